@@ -1,0 +1,1 @@
+"""What is computed: corpora, capture, joint spaces, maps and measures, as functions of arrays."""

@@ -1,0 +1,139 @@
+"""What a run asks for, as frozen values that every stage takes. `flows/config.py` makes them from YAML.
+
+They are separate from the code that obeys them so that a plan can be made, and "nothing to do"
+said, without loading torch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+SplitUnit = Literal["record", "line", "paragraph", "sentence", "window"]
+Precision = Literal["float16", "bfloat16", "float32"]
+Joint = Literal["translate", "balance"]
+Method = Literal["pca", "umap"]
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """How a record's text becomes sequences."""
+
+    unit: SplitUnit = "record"
+    """`record` keeps a record whole (a line of a text file is a record)."""
+    window: int | None = None
+    """Tokens in a window, without special tokens; only with unit `window`."""
+    stride: int | None = None
+    """Tokens between the starts of windows; None means `window`: no overlap."""
+
+
+@dataclass(frozen=True)
+class CorpusSpec:
+    """A corpus: where it is and how it is cut."""
+
+    name: str
+    """Name in the atlas."""
+    sources: tuple[str, ...]
+    """Files, folders, globs or fsspec URIs, in order."""
+    text_column: str = "text"
+    """Column or JSON field that holds the text."""
+    split: SplitSpec = SplitSpec()
+    """How records are cut."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as AutoModel finds it."""
+
+    name: str
+    """Hub id, local folder or GGUF file."""
+    key: str
+    """Short key under which the atlas stores it."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; None means its main branch."""
+    dtype: str = "float32"
+    """Number type of the forward pass: float32, float16 or bfloat16."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, or auto: a GPU where there is one."""
+    trust_remote_code: bool = False
+    """True runs Python code that comes with the model."""
+    random_seed: int | None = None
+    """Seed for random weights instead of trained ones: a configuration folder is enough then."""
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """Which sequences are captured: whole ones, by hash."""
+
+    fraction: float = 1.0
+    """Share of sequences, above 0, up to 1."""
+    limit: int | None = None
+    """Most sequences to capture of this corpus with this model; None means no limit."""
+    seed: int = 0
+    """Seed of the hash."""
+
+
+@dataclass(frozen=True)
+class CaptureSpec:
+    """What is kept of a forward pass, and in which portions."""
+
+    layers: tuple[int, ...] | None = None
+    """Layers to keep, from 0; None means all."""
+    heads: tuple[int, ...] | None = None
+    """Query heads to keep in each layer, from 0; None means all."""
+    max_length: int = 512
+    """Longest sequence in tokens, special tokens included; longer ones are cut."""
+    special_tokens: bool = True
+    """Whether the tokenizer adds its special tokens."""
+    precision: Precision = "float16"
+    """Bits kept of each stored number: float16 keeps 10 of the mantissa, bfloat16 7."""
+    sample: SampleSpec = SampleSpec()
+    """Which sequences."""
+    shard_rows: int = 65_536
+    """Most rows of a shard, the unit of work and of retry."""
+    shard_tokens: int = 1_048_576
+    """Most tokens of a shard; sets how large its files become."""
+    batch_tokens: int = 4_096
+    """Tokens in a forward pass, padding included."""
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """A map to make of every captured head."""
+
+    method: Method = "umap"
+    """pca or umap."""
+    dims: int = 2
+    """2 or 3."""
+    joint: Joint = "translate"
+    """How queries and keys are brought into one space: translate or balance."""
+    max_tokens: int = 10_000
+    """Most tokens on the map; each gives a query and a key, whole sequences only."""
+    seed: int = 0
+    """Random seed of the method and of the choice of sequences."""
+    n_neighbors: int = 15
+    """Neighbours of a point; only umap."""
+    min_dist: float = 0.1
+    """Least distance of neighbours on the map; only umap."""
+    n_epochs: int | None = None
+    """Optimisation epochs; None means umap's own choice; only umap."""
+
+
+@dataclass(frozen=True)
+class MeasureSpec:
+    """How head measures are taken."""
+
+    sequences: int = 2_000
+    """Most sequences, whole ones in hash order."""
+    seed: int = 0
+    """Seed of the hash order."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What each Ray worker may use."""
+
+    actors: int = 1
+    """Capture actors; each loads the model once."""
+    num_cpus: float = 1.0
+    """CPUs that Ray books for an actor or a task."""
+    num_gpus: float = 0.0
+    """GPUs that Ray books for an actor or a task; fractions share a GPU."""

@@ -1,0 +1,104 @@
+"""The one definition of recomputed attention, in numpy: scores, reach and softmax from stored vectors.
+
+Verification, the API and notebooks use it; `pipeline/attention.py` is its torch twin and is
+tested against it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store.errors import ShapeError
+
+Mask = Literal["full", "causal"]
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class HeadFacts:
+    """What a head does to query-key products before the softmax: one row of the table `heads`."""
+
+    scaling: float
+    mask: Mask = "full"
+    window: int | None = None
+    soft_cap: float | None = None
+    sink: float | None = None
+    offset_bias: tuple[float, ...] | None = None
+
+
+def score(queries: NDArray[np.floating], keys: NDArray[np.floating], facts: HeadFacts) -> Doubles:
+    """Logits before mask and softmax: scaled product, soft cap, then offset bias.
+
+    Args:
+        queries: shape (n_queries, d_head), row i at position i.
+        keys: shape (n_keys, d_head), row j at position j.
+        facts: of the head.
+
+    Returns:
+        float64, shape (n_queries, n_keys).
+
+    Raises:
+        ShapeError: the widths differ.
+    """
+    if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1]:
+        raise ShapeError(
+            f"queries {queries.shape} and keys {keys.shape} must be (n, d_head) with one d_head"
+        )
+    scores = (queries.astype(np.float64) @ keys.astype(np.float64).T) * facts.scaling
+    if facts.soft_cap is not None:
+        scores = facts.soft_cap * np.tanh(scores / facts.soft_cap)
+    if facts.offset_bias is not None:
+        scores = scores + offset_bias(len(queries), len(keys), facts.offset_bias)
+    return scores
+
+
+def offset_bias(n_queries: int, n_keys: int, bias: tuple[float, ...]) -> Doubles:
+    """Bias by key position − query position, shape (n_queries, n_keys); ends extend outwards."""
+    middle = len(bias) // 2
+    offset = np.arange(n_keys)[None, :] - np.arange(n_queries)[:, None]
+    values: Doubles = np.asarray(bias, dtype=np.float64)
+    return values[np.clip(offset + middle, 0, len(bias) - 1)]
+
+
+def reach(n_queries: int, n_keys: int, facts: HeadFacts) -> NDArray[np.bool_]:
+    """Which keys each query may attend to, shape (n_queries, n_keys)."""
+    distance = np.arange(n_queries)[:, None] - np.arange(n_keys)[None, :]
+    allowed = np.ones((n_queries, n_keys), dtype=np.bool_)
+    if facts.mask == "causal":
+        allowed &= distance >= 0
+    if facts.window is not None:
+        allowed &= np.abs(distance) < facts.window
+    return allowed
+
+
+def attention(
+    queries: NDArray[np.floating], keys: NDArray[np.floating], facts: HeadFacts
+) -> Doubles:
+    """Attention weights of one head over one sequence, recomputed from its vectors.
+
+    Args:
+        queries: shape (n_queries, d_head), row i at position i.
+        keys: shape (n_keys, d_head), row j at position j.
+        facts: of the head.
+
+    Returns:
+        float64, shape (n_queries, n_keys). Rows sum to 1, or to less where the head has a sink;
+        a query with no key in reach has a row of zeros.
+
+    Raises:
+        ShapeError: the widths differ.
+    """
+    logits = np.where(
+        reach(len(queries), len(keys), facts), score(queries, keys, facts), -np.inf
+    )
+    floor = facts.sink if facts.sink is not None else -np.inf
+    peak = np.maximum(logits.max(axis=1, keepdims=True, initial=-np.inf), floor)
+    peak = np.where(np.isfinite(peak), peak, 0.0)
+    weights = np.exp(logits - peak)
+    total = weights.sum(axis=1, keepdims=True)
+    if facts.sink is not None:
+        total = total + np.exp(facts.sink - peak)
+    weights /= np.where(total > 0, total, 1.0)
+    return weights

@@ -1,0 +1,106 @@
+"""Every error that QK Atlas raises on purpose. One root, so that a caller can catch them all.
+
+Each class also inherits the builtin that a reader would expect, and says whose mistake it is:
+`exit_code` 2 for the user's input, 1 for trouble in the data, the machine or our own code.
+"""
+
+
+class AtlasError(Exception):
+    """Root of all errors of QK Atlas; never raised itself."""
+
+    exit_code = 1
+
+
+class ConfigError(AtlasError, ValueError):
+    """A configuration or a command's argument is wrong."""
+
+    exit_code = 2
+
+
+class SourceNotFoundError(AtlasError, FileNotFoundError):
+    """A corpus file, folder or glob matches nothing."""
+
+    exit_code = 2
+
+
+class CorpusFormatError(AtlasError, ValueError):
+    """A whole corpus file cannot be read as what it claims to be."""
+
+    exit_code = 2
+
+
+class SourceChangedError(AtlasError, RuntimeError):
+    """A file that was captured before has other content now."""
+
+    exit_code = 2
+
+
+class RejectedRowError(AtlasError, ValueError):
+    """A row cannot be read and the run is strict."""
+
+    exit_code = 2
+
+
+class ModelLoadError(AtlasError, ValueError):
+    """A model, tokenizer or image processor does not exist or does not load."""
+
+    exit_code = 2
+
+
+class UnsupportedModelError(AtlasError, NotImplementedError):
+    """A model computes attention in a way that its stored vectors could not reproduce."""
+
+    exit_code = 2
+
+
+class CaptureMismatchError(AtlasError, ArithmeticError):
+    """Attention recomputed from captured vectors differs from the model's own."""
+
+
+class CaptureConflictError(AtlasError, ValueError):
+    """The atlas already holds other weights or other capture settings under this model key."""
+
+    exit_code = 2
+
+
+class BudgetError(AtlasError, ValueError):
+    """A run would write more bytes than `budget_bytes` allows."""
+
+    exit_code = 2
+
+
+class AtlasNotFoundError(AtlasError, FileNotFoundError):
+    """There is no atlas at a URI."""
+
+    exit_code = 2
+
+
+class AtlasFormatError(AtlasError, ValueError):
+    """An atlas has a newer format, or a table is damaged or not ours."""
+
+
+class CommitError(AtlasError, RuntimeError):
+    """A commit to the lake did not go through after all attempts."""
+
+
+class ShapeError(AtlasError, ValueError):
+    """Arrays do not fit together."""
+
+
+class NotInAtlasError(AtlasError, KeyError):
+    """A model, head, sequence or map that was asked for is not in the atlas."""
+
+    exit_code = 2
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class QueryError(AtlasError, ValueError):
+    """A SQL statement is refused or fails."""
+
+    exit_code = 2
+
+
+class StageError(AtlasError, RuntimeError):
+    """A stage of a run ended with failed units of work."""
