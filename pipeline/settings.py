@@ -1,4 +1,4 @@
-"""What a run asks for, as frozen values that every stage takes. `flows/config.py` makes them from YAML.
+"""What a run asks for, as frozen values that every stage takes; `flows/config.py` makes them.
 
 They are separate from the code that obeys them so that a plan can be made, and "nothing to do"
 said, without loading torch.

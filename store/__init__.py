@@ -1,1 +1,1 @@
-"""What an atlas is: its tables, its commits and its read side. Knows nothing of models or clusters."""
+"""What an atlas is: its tables, its commits and its read side, without models or clusters."""

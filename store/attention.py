@@ -1,4 +1,4 @@
-"""The one definition of recomputed attention, in numpy: scores, reach and softmax from stored vectors.
+"""The one definition of recomputed attention, in numpy: scores, reach and softmax.
 
 Verification, the API and notebooks use it; `pipeline/attention.py` is its torch twin and is
 tested against it.
@@ -46,7 +46,7 @@ def score(queries: NDArray[np.floating], keys: NDArray[np.floating], facts: Head
         raise ShapeError(
             f"queries {queries.shape} and keys {keys.shape} must be (n, d_head) with one d_head"
         )
-    scores = (queries.astype(np.float64) @ keys.astype(np.float64).T) * facts.scaling
+    scores: Doubles = (queries.astype(np.float64) @ keys.astype(np.float64).T) * facts.scaling
     if facts.soft_cap is not None:
         scores = facts.soft_cap * np.tanh(scores / facts.soft_cap)
     if facts.offset_bias is not None:
@@ -59,7 +59,8 @@ def offset_bias(n_queries: int, n_keys: int, bias: tuple[float, ...]) -> Doubles
     middle = len(bias) // 2
     offset = np.arange(n_keys)[None, :] - np.arange(n_queries)[:, None]
     values: Doubles = np.asarray(bias, dtype=np.float64)
-    return values[np.clip(offset + middle, 0, len(bias) - 1)]
+    found: Doubles = values[np.clip(offset + middle, 0, len(bias) - 1)]
+    return found
 
 
 def reach(n_queries: int, n_keys: int, facts: HeadFacts) -> NDArray[np.bool_]:
@@ -90,13 +91,11 @@ def attention(
     Raises:
         ShapeError: the widths differ.
     """
-    logits = np.where(
-        reach(len(queries), len(keys), facts), score(queries, keys, facts), -np.inf
-    )
+    logits = np.where(reach(len(queries), len(keys), facts), score(queries, keys, facts), -np.inf)
     floor = facts.sink if facts.sink is not None else -np.inf
     peak = np.maximum(logits.max(axis=1, keepdims=True, initial=-np.inf), floor)
     peak = np.where(np.isfinite(peak), peak, 0.0)
-    weights = np.exp(logits - peak)
+    weights: Doubles = np.exp(logits - peak)
     total = weights.sum(axis=1, keepdims=True)
     if facts.sink is not None:
         total = total + np.exp(facts.sink - peak)

@@ -169,8 +169,8 @@ _ALL = (
         dtype string! number type of the forward pass
         precision string! float16, bfloat16 or float32: bits kept of each number
         max_length int! longest sequence in tokens
-        layers string! captured layers as a JSON list
-        heads string! captured query heads as a JSON list; empty list means all
+        layers string! captured layers as a JSON list; null means all
+        heads string! captured query heads as a JSON list; null means all
         special_tokens bool! true when special tokens were added
         sample_seed bigint! seed of the sequence sample
         sample_fraction double! share of sequences sampled, 0 to 1
@@ -208,7 +208,8 @@ _ALL = (
         first_row bigint! first row
         last_ordinal int! file of the last row
         last_row bigint! last row, inclusive
-        byte_offset bigint where the first row's record begins; null if the file cannot be entered there
+        byte_offset bigint byte at which the first row's record begins; null where unknown
+        file_rows string! rows of each file as JSON: a list of [ordinal, first row, last row]
         status string! planned, done, quarantined or dropped
         reason string why it was quarantined or dropped
         attempt int! number of the attempt, from 0 when planned
@@ -281,7 +282,7 @@ _ALL = (
         replaces string map that this one replaces
         generation bigint! newest is highest
         score_spearman double mean within-sequence rank correlation of distance and score; ideal -1
-        top_key_recall_3 double share of queries whose top key is among the 3 nearest in reach; ideal 1
+        top_key_recall_3 double share of queries whose top key is among the 3 nearest; ideal 1
         score_spearman_content double the same without special tokens
         top_key_recall_3_content double the same without special tokens
         n_evaluated bigint queries that fidelity was computed over

@@ -1,0 +1,236 @@
+"""Ray: where the work runs. Actors that hold a model, tasks for single heads, both bounded in flight.
+
+Ray's own retries are off: the driver sees every failure, counts it and decides. An exception of
+our code counts against the unit of work; a worker that died counts only against the unit that
+was alone on it, and gets a new worker.
+"""
+
+import errno
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from flows.config import RunConfig
+from flows.environment import ray_address, worker_environment
+from store.errors import AtlasError
+
+MAX_EXCEPTIONS = 3
+MAX_DEATHS = 10
+
+
+@dataclass(frozen=True)
+class Done:
+    """A unit of work with its result."""
+
+    work: Any
+    result: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A unit of work that was given up."""
+
+    work: Any
+    reason: str
+
+
+def start_ray() -> bool:
+    """Connect to the cluster of RAY_ADDRESS, or start one here; returns whether this call did."""
+    if ray.is_initialized():
+        return False
+    local = {} if ray_address() else {"include_dashboard": False}
+    ray.init(
+        logging_level="error",
+        log_to_driver=False,
+        runtime_env={"env_vars": worker_environment()},
+        **local,
+    )
+    return True
+
+
+def stop_ray() -> None:
+    """Leave the cluster; one that was started here ends."""
+    ray.shutdown()
+
+
+class CaptureActor:
+    """The Ray actor around a capture worker. Loading is a call, so that its errors come back."""
+
+    def __init__(self) -> None:
+        """Wait for `load`."""
+        self._worker: Any = None
+
+    def load(self, config: RunConfig, modality: str, n_workers: int, strict: bool) -> None:
+        """Load the model."""
+        from flows.worker import CaptureWorker
+
+        self._worker = CaptureWorker(config, modality, n_workers, strict)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the worker."""
+        return getattr(self._worker, method)(*arguments)
+
+
+class RemoteWorker:
+    """A capture worker on the cluster, with the methods that planning calls."""
+
+    def __init__(self, actor: Any) -> None:
+        """Wrap a loaded actor."""
+        self.actor = actor
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        """Call the method on the actor and wait; errors of our code come back as themselves."""
+        return lambda *arguments: get(self.actor.call.remote(method, *arguments))
+
+
+def make_actor(config: RunConfig, modality: str, n_workers: int, strict: bool) -> Any:
+    """Start an actor and load its model.
+
+    Raises:
+        AtlasError: the model does not load.
+    """
+    actor_class = ray.remote(
+        num_cpus=config.workers.num_cpus,
+        num_gpus=config.workers.num_gpus,
+        max_restarts=0,
+        max_task_retries=0,
+    )(CaptureActor)
+    actor = actor_class.remote()
+    get(actor.load.remote(config, modality, n_workers, strict))
+    return actor
+
+
+def get(reference: Any) -> Any:
+    """The result of a Ray call; an error of our code is raised as itself."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        cause = cause_of(error)
+        if isinstance(cause, AtlasError):
+            raise cause from error
+        raise
+
+
+def cause_of(error: RayError) -> BaseException:
+    """The exception that our code raised in a worker, or Ray's own."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, BaseException) else error
+
+
+def is_users_mistake(error: BaseException) -> bool:
+    """Whether trying again cannot help because the input is wrong."""
+    return isinstance(error, AtlasError) and error.exit_code == 2
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether there is no room left to write, which no retry mends."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def run_on_actors(
+    works: Iterable[Any], actors: Sequence[Any], new_actor: Callable[[], Any]
+) -> Iterator[Done | Failed]:
+    """Capture shards, one at a time on each actor; gives results as they come.
+
+    Args:
+        works: shards.
+        actors: loaded actors, each idle.
+        new_actor: makes one in place of an actor that died.
+
+    Raises:
+        AtlasError: the input is wrong, so that trying again is pointless.
+    """
+    waiting, idle = deque(works), deque(actors)
+    running: dict[Any, tuple[Any, Any]] = {}
+    tally = _Tally()
+    while waiting or running:
+        while waiting and idle:
+            work, actor = waiting.popleft(), idle.popleft()
+            running[actor.call.remote("capture", work)] = (work, actor)
+        reference = ray.wait(list(running), num_returns=1)[0][0]
+        work, actor = running.pop(reference)
+        try:
+            result = ray.get(reference)
+        except RayTaskError as error:
+            idle.append(actor)
+            if outcome := tally.count_exception(work, error):
+                yield outcome
+            else:
+                waiting.append(work)
+        except RayError as error:
+            idle.append(new_actor())
+            if outcome := tally.count_death(work, error):
+                yield outcome
+            else:
+                waiting.append(work)
+        else:
+            idle.append(actor)
+            if waiting:  # give the actor its next shard before this one is committed
+                following, free = waiting.popleft(), idle.popleft()
+                running[free.call.remote("capture", following)] = (following, free)
+            yield Done(work, result)
+
+
+def run_tasks(
+    function: Callable[[Any], Any], works: Iterable[Any], config: RunConfig
+) -> Iterator[Done | Failed]:
+    """Run a function of one unit of work as Ray tasks, a bounded number at a time.
+
+    Raises:
+        AtlasError: the input is wrong, so that trying again is pointless.
+    """
+    task = ray.remote(
+        num_cpus=config.workers.num_cpus,
+        num_gpus=config.workers.num_gpus,
+        max_retries=0,
+        max_calls=0,
+    )(function)
+    bound = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting = deque(works)
+    running: dict[Any, Any] = {}
+    tally = _Tally()
+    while waiting or running:
+        while waiting and len(running) < bound:
+            work = waiting.popleft()
+            running[task.remote(work)] = work
+        reference = ray.wait(list(running), num_returns=1)[0][0]
+        work = running.pop(reference)
+        try:
+            yield Done(work, ray.get(reference))
+        except RayTaskError as error:
+            if outcome := tally.count_exception(work, error):
+                yield outcome
+            else:
+                waiting.append(work)
+        except RayError as error:
+            if outcome := tally.count_death(work, error):
+                yield outcome
+            else:
+                waiting.append(work)
+
+
+class _Tally:
+    """Counts failures of each unit of work, and says when it is given up."""
+
+    def __init__(self) -> None:
+        self._exceptions: Counter[int] = Counter()
+        self._deaths: Counter[int] = Counter()
+
+    def count_exception(self, work: Any, error: RayTaskError) -> Failed | None:
+        cause = cause_of(error)
+        if is_users_mistake(cause) or is_full_disk(cause):
+            raise cause from error
+        self._exceptions[id(work)] += 1
+        if self._exceptions[id(work)] < MAX_EXCEPTIONS:
+            return None
+        return Failed(work, f"{type(cause).__name__}: {cause}"[:2000])
+
+    def count_death(self, work: Any, error: RayError) -> Failed | None:
+        self._deaths[id(work)] += 1
+        if self._deaths[id(work)] < MAX_DEATHS:
+            return None
+        return Failed(work, f"its worker died {MAX_DEATHS} times: {type(error).__name__}"[:2000])

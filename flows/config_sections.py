@@ -1,0 +1,309 @@
+"""The sections of the YAML: each field with its bounds, default and meaning.
+
+They mirror what a user writes; `spec` turns a section into the frozen values of
+`pipeline.settings`, which also hold the defaults. The line under a field is its meaning in
+`docs/configuration.md`.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from flows.config_values import (
+    AtlasUri,
+    Count,
+    Indices,
+    Key,
+    ModelName,
+    Name,
+    Seed,
+    Size,
+    Source,
+    Text,
+    kind_of,
+    problem,
+    safe_name,
+)
+from pipeline.settings import (
+    CaptureSpec,
+    CorpusSpec,
+    Joint,
+    MapSpec,
+    MeasureSpec,
+    Method,
+    ModelSpec,
+    Precision,
+    SampleSpec,
+    SplitSpec,
+    WorkerSpec,
+)
+
+BY_KIND = Discriminator(kind_of)
+
+
+class Section(BaseModel):
+    """What every mapping of the YAML has in common."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class Window(Section):
+    """Cuts long text into windows of tokens."""
+
+    window: Count
+    """Tokens in a window, without special tokens."""
+    stride: Count | None = None
+    """Tokens between the starts of two windows; left out, windows do not overlap."""
+
+    @field_validator("stride")
+    @classmethod
+    def _check_stride(cls, stride: int | None, info: ValidationInfo) -> int | None:
+        window = info.data.get("window")
+        if window and stride and stride > window:
+            raise problem(f"expected at most the window, {window}, or text is lost, got {stride}")
+        return stride
+
+
+Unit = Literal["record", "line", "paragraph", "sentence"]
+Split = Annotated[
+    Annotated[Unit, Tag("scalar")] | Annotated[Window, Tag("mapping")],
+    Field(discriminator=BY_KIND),
+]
+Sources = Annotated[
+    Annotated[Source, Tag("scalar")] | Annotated[list[Source], Field(min_length=1), Tag("list")],
+    Field(discriminator=BY_KIND),
+]
+
+
+class Corpus(Section):
+    """What is read."""
+
+    name: Name | None = None
+    """Name in the atlas; left out, the last part of the first source."""
+    source: Sources
+    """Files, folders, globs, or URIs such as `s3://bucket/*.jsonl.gz` and `hub://org/data-set`."""
+    text_column: Text = CorpusSpec.text_column
+    """Column (CSV, Parquet) or field (JSONL) that holds the text."""
+    split: Split = "record"
+    """How a record's text becomes sequences; `record` keeps it whole."""
+
+    @model_validator(mode="after")
+    def _check_name(self) -> "Corpus":
+        if not (self.name or safe_name(self._sources()[0])):
+            raise problem("no name can be made from the source; expected one here", "corpus.name")
+        return self
+
+    def _sources(self) -> list[str]:
+        return self.source if isinstance(self.source, list) else [self.source]
+
+    def spec(self) -> CorpusSpec:
+        """Return the values that the stages take."""
+        sources = tuple(self._sources())
+        name = self.name or safe_name(sources[0])
+        if isinstance(self.split, Window):
+            split = SplitSpec("window", self.split.window, self.split.stride)
+        else:
+            split = SplitSpec(self.split)
+        return CorpusSpec(name, sources, self.text_column, split)
+
+
+class Model(Section):
+    """What reads the corpus."""
+
+    name: ModelName
+    """Hub id, local folder (`./my-model`) or GGUF file."""
+    key: Key | None = None
+    """Short key in the atlas; left out, the last part of `name`. One key holds one capture."""
+    revision: Text | None = None
+    """Branch, tag or commit on the hub; left out, its main branch."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Number type of the forward pass."""
+    device: Annotated[
+        str,
+        Field(
+            pattern="^(auto|cpu|cuda(:[0-9]{1,4})?|mps)$",
+            examples=["auto", "cpu", "cuda", "cuda:1", "mps"],
+        ),
+    ] = ModelSpec.device
+    """Where the model runs; `auto` takes a GPU where there is one."""
+    trust_remote_code: bool = ModelSpec.trust_remote_code
+    """Whether Python code that comes with the model may run."""
+    random_seed: Seed | None = None
+    """Seed for random weights instead of trained ones; a configuration folder is enough then."""
+
+    @model_validator(mode="after")
+    def _check_key(self) -> "Model":
+        if not (self.key or safe_name(self.name)):
+            raise problem("no key can be made from model.name; expected one here", "model.key")
+        return self
+
+    def spec(self) -> ModelSpec:
+        """Return the values that the stages take."""
+        return ModelSpec(**(dict(self) | {"key": self.key or safe_name(self.name)}))
+
+
+class Sample(Section):
+    """Which sequences are captured: whole ones, by hash."""
+
+    sequences: Annotated[float, Field(gt=0, le=1)] = SampleSpec.fraction
+    """Share of the sequences."""
+    limit: Count | None = None
+    """Most sequences of this corpus with this model; left out, no limit."""
+    seed: Seed = SampleSpec.seed
+    """Seed of the hash."""
+
+
+class Capture(Section):
+    """What is kept of a forward pass, and in which portions."""
+
+    layers: Indices = Field(default="all", validate_default=True)
+    """Layers to keep, counted from 0, ends of ranges included."""
+    heads: Indices = Field(default="all", validate_default=True)
+    """Query heads to keep in each layer, counted from 0."""
+    max_length: Count = CaptureSpec.max_length
+    """Longest sequence in tokens, special tokens included; longer ones are cut."""
+    special_tokens: bool = CaptureSpec.special_tokens
+    """Whether the tokenizer adds its special tokens."""
+    precision: Precision = CaptureSpec.precision
+    """Bits kept of each stored number: float16 keeps 10 of the mantissa, bfloat16 7, float32 23."""
+    sample: Sample = Field(default_factory=Sample)
+    """Which sequences."""
+    shard_rows: Count = CaptureSpec.shard_rows
+    """Most rows of a shard, the unit of work and of retry."""
+    shard_tokens: Count = CaptureSpec.shard_tokens
+    """Most tokens of a shard; sets how large its files become."""
+    batch_tokens: Count = CaptureSpec.batch_tokens
+    """Tokens in a forward pass, padding included."""
+
+    def spec(self) -> CaptureSpec:
+        """Return the values that the stages take."""
+        sample = SampleSpec(self.sample.sequences, self.sample.limit, self.sample.seed)
+        return CaptureSpec(**(dict(self) | {"sample": sample}))
+
+
+Dims = Annotated[
+    Annotated[Literal[2, 3], Tag("scalar")]
+    | Annotated[list[Literal[2, 3]], Field(min_length=1), Tag("list")],
+    Field(discriminator=BY_KIND),
+]
+
+
+class Map(Section):
+    """A map to make of every captured head."""
+
+    method: Method = MapSpec.method
+    """How points are placed."""
+    dims: Dims = 2
+    """Dimensions; a list makes a map for each."""
+    joint: Joint = MapSpec.joint
+    """How queries and keys are brought into one space."""
+    max_tokens: Count = MapSpec.max_tokens
+    """Most tokens on the map; each gives a query and a key, whole sequences only."""
+    seed: Seed = MapSpec.seed
+    """Seed of the method and of the choice of sequences."""
+    n_neighbors: Annotated[int, Field(ge=2, le=1000)] = MapSpec.n_neighbors
+    """Neighbours of a point; only umap."""
+    min_dist: Annotated[float, Field(ge=0, le=1)] = MapSpec.min_dist
+    """Least distance of neighbours on the map; only umap."""
+    n_epochs: Count | None = None
+    """Optimisation epochs; left out, umap's own choice; only umap."""
+
+    @field_validator("n_neighbors", "min_dist", "n_epochs")
+    @classmethod
+    def _check_method(cls, value: Any, info: ValidationInfo) -> Any:
+        method = info.data.get("method")
+        if method not in (None, "umap"):
+            raise problem(f"belongs to method umap, not {method}; take it out")
+        return value
+
+    def specs(self) -> Iterator[MapSpec]:
+        """Yield a map for each number of dimensions."""
+        for dims in self.dims if isinstance(self.dims, list) else [self.dims]:
+            yield MapSpec(**(dict(self) | {"dims": dims}))
+
+
+class Measures(Section):
+    """How head measures are taken."""
+
+    sequences: Count = MeasureSpec.sequences
+    """Most sequences, whole ones in hash order."""
+    seed: Seed = MeasureSpec.seed
+    """Seed of the hash order."""
+
+
+class Workers(Section):
+    """What the workers may use."""
+
+    actors: Count = WorkerSpec.actors
+    """Capture actors; each loads the model once."""
+    num_cpus: Annotated[float, Field(gt=0, le=1024)] = WorkerSpec.num_cpus
+    """CPUs booked for an actor or a task."""
+    num_gpus: Annotated[float, Field(ge=0, le=1024)] = WorkerSpec.num_gpus
+    """GPUs booked for an actor or a task; a fraction below 1 shares a GPU."""
+
+    @field_validator("num_cpus", "num_gpus")
+    @classmethod
+    def _check_whole(cls, number: float) -> float:
+        if number > 1 and not number.is_integer():
+            raise problem(f"expected a fraction below 1 or a whole number, got {number}")
+        return number
+
+
+class Run(Section):
+    """A run: a corpus and a model go in, an atlas comes out."""
+
+    atlas: AtlasUri
+    """Folder or URI (`s3://bucket/prefix`) of the atlas; made where there is none."""
+    corpus: Corpus
+    """What is read."""
+    model: Model
+    """What reads it."""
+    capture: Capture = Field(default_factory=Capture)
+    """What is kept of a forward pass."""
+    maps: list[Map] = Field(default=[{"method": "umap"}], validate_default=True)
+    """Maps to make of every head; `[]` means none."""
+    measures: Annotated[
+        Annotated[bool, Tag("scalar")] | Annotated[Measures, Tag("mapping")],
+        Field(discriminator=BY_KIND),
+    ] = True
+    """Whether, or how, head measures are taken."""
+    workers: Workers = Field(default_factory=Workers)
+    """What each worker may use."""
+    budget_bytes: Size = Field(default="100 GB", validate_default=True)
+    """Most bytes that the run may write; above it, it is refused before it starts."""
+
+    @field_validator("maps")
+    @classmethod
+    def _check_maps(cls, maps: list[Map]) -> list[Map]:
+        first: dict[MapSpec, int] = {}
+        for index, entry in enumerate(maps):
+            for spec in entry.specs():
+                if spec in first:
+                    text = f"the {spec.dims}-D map of maps.{first[spec]} again; take one out"
+                    raise problem(text, f"maps.{index}")
+                first[spec] = index
+        return maps
+
+    @model_validator(mode="after")
+    def _check_window(self) -> "Run":
+        split, longest = self.corpus.split, self.capture.max_length
+        if isinstance(split, Window) and split.window > longest:
+            text = f"expected at most capture.max_length, {longest}, got {split.window}"
+            raise problem(f"{text}, which would cut every window", "corpus.split.window")
+        return self

@@ -1,0 +1,51 @@
+"""The environment variables that QK Atlas reads or sets, all in one place.
+
+Set before Ray and Prefect are imported, as both read them then. What the user has set stays.
+"""
+
+import os
+from pathlib import Path
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "TOKENIZERS_PARALLELISM": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+def prepare_environment() -> None:
+    """Set what keeps the libraries quiet and lets workers share compiled code."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
+
+
+def cache_folder() -> Path:
+    """Where QK Atlas keeps what it can make again: `$XDG_CACHE_HOME/qkatlas`."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "qkatlas"
+
+
+def worker_environment() -> dict[str, str]:
+    """What Ray workers get of this process's environment."""
+    return {name: os.environ[name] for name in (*_QUIET, "NUMBA_CACHE_DIR") if name in os.environ}
+
+
+def ray_address() -> str | None:
+    """The Ray cluster to use; None means to start one here."""
+    return os.environ.get("RAY_ADDRESS")
+
+
+def prefect_url() -> str | None:
+    """The Prefect server to use; None means an ephemeral one."""
+    return os.environ.get("PREFECT_API_URL")

@@ -1,0 +1,108 @@
+"""Is this the model that the atlas knows under its key? Decided from files, without torch."""
+
+from dataclasses import dataclass
+from json import dumps
+from typing import Any
+
+import pyarrow as pa
+
+from flows.config import RunConfig
+from pipeline.model_files import find_model, hash_tokenizer, hash_weights
+from store.errors import CaptureConflictError
+from store.snapshot import Snapshot
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a capture this one: the columns of `models` that a run fixes."""
+
+    source: str
+    revision: str | None
+    weights_sha256: str
+    tokenizer_sha256: str | None
+    dtype: str
+    precision: str
+    max_length: int
+    layers: str
+    heads: str
+    special_tokens: bool
+    sample_seed: int
+    sample_fraction: float
+
+
+_FREE = ("source", "revision")  # where the same weights came from does not matter
+
+
+def identify(config: RunConfig) -> Identity:
+    """Hash a model's files and collect the settings that its capture depends on.
+
+    Raises:
+        ModelLoadError: the model is not found.
+    """
+    files = find_model(config.model)
+    capture = config.capture
+    return Identity(
+        source=config.model.name,
+        revision=files.revision,
+        weights_sha256=hash_weights(files, config.model.random_seed),
+        tokenizer_sha256=hash_tokenizer(files),
+        dtype=config.model.dtype,
+        precision=capture.precision,
+        max_length=capture.max_length,
+        layers=dumps(capture.layers),
+        heads=dumps(capture.heads),
+        special_tokens=capture.special_tokens,
+        sample_seed=capture.sample.seed,
+        sample_fraction=capture.sample.fraction,
+    )
+
+
+def known_models(snapshot: Snapshot | None, key: str, modality: str) -> list[Row]:
+    """The rows of `models` that a run of this key fills: one a stack, checked rows first.
+
+    Of a two-tower model a text corpus fills the text tower only, and images the other.
+    """
+    if snapshot is None:
+        return []
+    other = f"{key}--vision" if modality == "text" else f"{key}--text"
+    live = _live_models(snapshot)
+    found: dict[str, Row] = {}
+    rows = sorted(
+        snapshot.rows("models").to_pylist(), key=lambda row: row["attention_max_abs_error"] is None
+    )
+    for row in rows:
+        model = row["model"]
+        own = model == key or model.startswith(f"{key}--")
+        if own and model != other and model in live:
+            found.setdefault(model, row)
+    return list(found.values())
+
+
+def _live_models(snapshot: Snapshot) -> set[str]:
+    """Models with a shard that is not dropped."""
+    shards: pa.Table = snapshot.newest_shards().select(["model", "status"])
+    return {row["model"] for row in shards.to_pylist() if row["status"] != "dropped"}
+
+
+def check_identity(config: RunConfig, identity: Identity, known: list[Row]) -> None:
+    """Refuse another capture under a key that is taken.
+
+    Raises:
+        CaptureConflictError: weights or settings differ.
+    """
+    for row in known:
+        for field, wanted in vars(identity).items():
+            if field in _FREE or row[field] == wanted:
+                continue
+            raise CaptureConflictError(
+                f"the atlas holds {config.model.key} with {field} {_short(row[field])}, this run "
+                f"has {_short(wanted)}; set model.key to another name, or `qkatlas drop --model "
+                f"{row['model']}` first"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:12]}…"

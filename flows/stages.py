@@ -1,0 +1,283 @@
+"""The stages of a run as plain functions: plan, extract, map, measure, publish.
+
+Each looks in the ledger for what remains and may be run again at any time. `flows/build.py` makes
+Prefect tasks of them; without Prefect they work the same.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from json import loads
+from typing import Any, TypeVar
+
+from flows.cluster import Done, Failed, run_on_actors, run_tasks
+from flows.head_tasks import HeadTask, MadeMap, map_head, measure_one, prime_maps
+from flows.identity import Row
+from flows.planning import check_budget, commit_plan, make_plan
+from flows.samples import HeadJob
+from flows.session import Session
+from flows.work import Work, newest_files
+from pipeline.shards import ShardPart, ShardReport, ShardWork
+from pipeline.sources import SourceFile
+from store.errors import SourceNotFoundError, StageError
+from store.lake import MAPS, SHARDS, Lake, Unit, next_version
+from store.snapshot import Snapshot
+
+Item = TypeVar("Item")
+
+_PLAN_ROUNDS = 10
+_COMMIT_EVERY_S = 5.0
+_COMMIT_ITEMS = 256
+
+
+@dataclass
+class StageResult:
+    """What a stage did."""
+
+    stage: str
+    done: int = 0
+    """Units of work that became visible."""
+    failed: list[str] = field(default_factory=list)
+    """Why each unit that was given up was."""
+    seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def plan_stage(session: Session) -> StageResult:
+    """Scan new rows and put them into the ledger as planned shards.
+
+    Raises:
+        BudgetError: the run would write more than it may.
+        CaptureMismatchError, UnsupportedModelError: the model cannot be captured faithfully.
+    """
+    result, started = StageResult("plan"), time.monotonic()
+    lake = Lake(session.config.atlas)
+    session.steps.start("plan", 1, "corpus")
+    for _ in range(_PLAN_ROUNDS):
+        work = session.find_work()
+        if not work.new_rows:
+            check_budget(session.config, work, [])
+            break
+        planner = session.planner(work.modality)
+        plans = [make_plan(rows, planner) for rows in work.new_rows]
+        check_budget(session.config, work, plans)
+        lake.create()
+        for plan in plans:
+            commit_plan(session.config, work, plan, planner, lake)
+            result.done += len(plan.scan.shards)
+    else:
+        raise StageError(
+            f"the corpus had new rows each of {_PLAN_ROUNDS} times it was planned; "
+            "run again when nobody writes to it"
+        )
+    session.steps.finish()
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def extract_stage(session: Session) -> StageResult:
+    """Capture every planned shard and commit it; give up shards that keep failing."""
+    result, started = StageResult("extract"), time.monotonic()
+    work = session.find_work()
+    if not work.planned:
+        return result
+    lake = Lake(session.config.atlas)
+    planned = {row["shard_id"]: row for row in work.planned}
+    shards = group_shards(work.planned, _files_by_ordinal(session, work))
+    actors = session.actors(work.modality, len(shards))
+    session.steps.start("extract", sum(row["n_tokens"] for row in work.planned), "tokens")
+    outcomes = run_on_actors(shards, actors, lambda: session.new_actor(work.modality))
+    for batch in in_batches(outcomes):
+        _commit_shards(lake, batch, planned, result, session)
+    session.steps.finish()
+    session.release_actors()
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def _files_by_ordinal(session: Session, work: Work) -> dict[int, SourceFile]:
+    snapshot = Snapshot.load(session.config.atlas)
+    known = newest_files(snapshot, session.config.corpus.name)
+    return {known[f.source]["ordinal"]: f for f in work.files if f.source in known}
+
+
+def group_shards(planned: Sequence[Row], files: dict[int, SourceFile]) -> list[ShardWork]:
+    """Planned ledger rows as work; rows of several stacks over the same range go together.
+
+    Raises:
+        SourceNotFoundError: a file that was planned is gone.
+    """
+    groups: dict[tuple[str, int | None], list[Row]] = {}
+    for row in planned:
+        groups.setdefault((row["file_rows"], row["byte_offset"]), []).append(row)
+    works = []
+    for (file_rows, offset), rows in groups.items():
+        parts = []
+        for index, (ordinal, first, last) in enumerate(loads(file_rows)):
+            if ordinal not in files:
+                raise SourceNotFoundError(
+                    f"file {ordinal} of corpus {rows[0]['corpus']} was planned and is gone; bring "
+                    "it back, or give it up with `qkatlas drop --corpus`"
+                )
+            start = offset if index == 0 else None
+            parts.append(ShardPart(files[ordinal], ordinal, first, last, start))
+        ids = {row["model"]: row["shard_id"] for row in rows}
+        works.append(ShardWork(ids, 1 + max(row["attempt"] for row in rows), tuple(parts)))
+    return works
+
+
+def _commit_shards(
+    lake: Lake,
+    outcomes: Sequence[Done | Failed],
+    planned: dict[str, Row],
+    result: StageResult,
+    session: Session,
+) -> None:
+    units, lost = [], []
+    for outcome in outcomes:
+        if isinstance(outcome, Done):
+            units += _shard_units(outcome.result, planned)
+            continue
+        result.failed.append(outcome.reason)
+        for shard_id in outcome.work.shard_ids.values():
+            quarantined = {"status": "quarantined", "reason": outcome.reason}
+            lost.append(planned[shard_id] | quarantined | {"attempt": outcome.work.attempt})
+    written = lake.commit(SHARDS, units) if units else []
+    if lost:
+        lake.commit_rows(SHARDS, lost)
+    result.done += len(written)
+    for unit in written:
+        for name in ("n_sequences", "n_rejects", "n_tokens", "n_truncated", "bytes"):
+            result.counts[name] = result.counts.get(name, 0) + unit.row[name]
+        seconds = max(unit.row["seconds"], 1e-9)
+        rate = f"{unit.row['n_tokens'] / seconds:,.0f} tokens/s"
+        session.steps.advance(planned[unit.row["shard_id"]]["n_tokens"], rate)
+
+
+def _shard_units(report: ShardReport, planned: dict[str, Row]) -> list[Unit]:
+    """A captured shard as ledger rows with files, one a model key."""
+    units = []
+    for model, shard_id in report.work.shard_ids.items():
+        row = planned[shard_id]
+        if report.counts.n_rows != row["n_rows"]:
+            raise StageError(
+                f"shard {shard_id} has {report.counts.n_rows} rows, planned were {row['n_rows']}; "
+                "the corpus changes while it is read: run again when nobody writes to it"
+            )
+        files = report.files[model]
+        done = {
+            **asdict(report.counts),
+            "status": "done",
+            "attempt": report.work.attempt,
+            "n_files": len(files),
+            "bytes": sum(file.size for file in files),
+            "seconds": report.seconds,
+            "worker": report.worker,
+        }
+        units.append(Unit(row | done, files))
+    return units
+
+
+def map_stage(session: Session) -> StageResult:
+    """Make the maps that are missing, a head a task."""
+
+    def commit(lake: Lake, outcomes: Sequence[Done | Failed], result: StageResult) -> None:
+        made: list[MadeMap] = [
+            item for done in outcomes if isinstance(done, Done) for item in done.result
+        ]
+        good = [Unit(item.row, item.files) for item in made if item.row["status"] == "ok"]
+        bad = [item.row for item in made if item.row["status"] == "failed"]
+        result.done += len(lake.commit(MAPS, good)) if good else 0
+        if bad:
+            lake.commit_rows(MAPS, bad)
+        result.failed += [row["reason"] for row in bad]
+
+    jobs = session.find_work().maps
+    if any(spec.method == "umap" for job in jobs for spec in job.specs):
+        session.start()
+        session.steps.start("prime", 1, "compile")
+        list(run_tasks(prime_maps, [None], session.config))
+        session.steps.finish()
+    return _head_stage(session, "map", jobs, map_head, commit)
+
+
+def measure_stage(session: Session) -> StageResult:
+    """Take the measures that are missing, a head a task."""
+
+    def commit(lake: Lake, outcomes: Sequence[Done | Failed], result: StageResult) -> None:
+        rows = [row for done in outcomes if isinstance(done, Done) for row in done.result]
+        if rows:
+            lake.append("measures", lambda handle: _numbered(handle, rows), "measures")
+        result.done += sum(isinstance(outcome, Done) for outcome in outcomes)
+
+    return _head_stage(session, "measure", session.find_work().measures, measure_one, commit)
+
+
+def _numbered(handle: Any, rows: Sequence[Row]) -> list[Row]:
+    generation = next_version(handle, "measures") + 1
+    return [row | {"generation": generation} for row in rows]
+
+
+def _head_stage(
+    session: Session,
+    stage: str,
+    jobs: Sequence[HeadJob],
+    function: Callable[[HeadTask], Any],
+    commit: Callable[[Lake, Sequence[Done | Failed], StageResult], None],
+) -> StageResult:
+    """Run a task for each head and commit what comes back, a few seconds' worth at a time."""
+    result, started = StageResult(stage), time.monotonic()
+    if not jobs:
+        return result
+    session.start()
+    uri = session.config.atlas
+    lake, version = Lake(uri), Snapshot.load(uri).version
+    tasks = [HeadTask(uri, version, job) for job in jobs]
+    session.steps.start(stage, len(tasks), "heads")
+    for batch in in_batches(run_tasks(function, tasks, session.config)):
+        commit(lake, batch, result)
+        result.failed += [item.reason for item in batch if isinstance(item, Failed)]
+        session.steps.advance(len(batch))
+    session.steps.finish()
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def in_batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Items in lists, each of what came within a few seconds."""
+    batch: list[Item] = []
+    since = time.monotonic()
+    for item in items:
+        batch.append(item)
+        if len(batch) >= _COMMIT_ITEMS or time.monotonic() - since >= _COMMIT_EVERY_S:
+            yield batch
+            batch, since = [], time.monotonic()
+    if batch:
+        yield batch
+
+
+def publish_stage(session: Session) -> StageResult:
+    """Check that the ledger and the visible files agree, so that readers may rely on them.
+
+    Raises:
+        StageError: a done shard's files are not all there.
+    """
+    result, started = StageResult("publish"), time.monotonic()
+    work = session.find_work()
+    snapshot = Snapshot.load(session.config.atlas)
+    models = {row["model"] for row in work.known}
+    shards = [row for row in snapshot.newest_shards().to_pylist() if row["model"] in models]
+    for model in sorted(models):
+        done = [row for row in shards if row["model"] == model and row["status"] == "done"]
+        expected = sum(row["n_sequences"] for row in done)
+        found = sum(snapshot.files("sequences", model=model)["n_rows"].to_pylist())
+        if found != expected:
+            raise StageError(
+                f"{model}: {found} sequences are visible and the ledger counts {expected}; "
+                "run `qkatlas verify` and look at the table shards"
+            )
+        result.done += len(done)
+    lost = [row for row in shards if row["status"] == "quarantined"]
+    result.failed = [f"shard {row['shard_id']}: {row['reason']}" for row in lost]
+    result.seconds = time.monotonic() - started
+    return result

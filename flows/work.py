@@ -1,0 +1,227 @@
+"""What remains to do for a configuration, decided from the ledger alone.
+
+Neither torch, Ray nor Prefect is loaded here: a finished run says so within seconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from json import loads
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flows.config import RunConfig
+from flows.identity import Identity, Row, check_identity, identify, known_models
+from flows.samples import HeadJob, find_map_jobs, find_measure_jobs
+from pipeline.corpus import appended_cleanly, fingerprint, list_sources, modality
+from pipeline.settings import SampleSpec
+from pipeline.sources import SourceFile
+from store.atlas import Atlas
+from store.errors import AtlasNotFoundError, SourceChangedError
+from store.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """A file with rows that were not planned yet."""
+
+    file: SourceFile
+    ordinal: int | None
+    """None for a file that the atlas does not know."""
+    first_row: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class ModelRows:
+    """New rows for models that have covered the corpus equally far."""
+
+    models: tuple[str, ...]
+    """Empty when the model is new to the atlas, and its stacks are not known yet."""
+    rows: tuple[NewRows, ...]
+    limit: int | None
+    """Sequences still to be taken; None means no limit."""
+
+
+@dataclass
+class Work:
+    """All that remains to do."""
+
+    identity: Identity
+    modality: str
+    files: list[SourceFile]
+    known: list[Row]
+    new_rows: list[ModelRows]
+    planned: list[Row]
+    """Newest ledger rows of shards that wait for capture."""
+    maps: list[HeadJob] = field(default_factory=list)
+    measures: list[HeadJob] = field(default_factory=list)
+    vanished: list[str] = field(default_factory=list)
+    """Files of the corpus in the atlas that are no longer there."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing remains."""
+        return not (self.new_rows or self.planned or self.maps or self.measures)
+
+
+def load_snapshot(uri: str) -> Snapshot | None:
+    """The newest snapshot of an atlas; None where there is none yet."""
+    try:
+        return Snapshot.load(uri)
+    except AtlasNotFoundError:
+        return None
+
+
+def find_work(config: RunConfig) -> Work:
+    """Compare a configuration with the atlas.
+
+    Raises:
+        CaptureConflictError: the model key holds another capture.
+        SourceChangedError: a file that was captured has other content now.
+        SourceNotFoundError, ModelLoadError: the input is not there.
+    """
+    files = list_sources(config.corpus)
+    kind = modality(files)
+    identity = identify(config)
+    snapshot = load_snapshot(config.atlas)
+    known = known_models(snapshot, config.model.key, kind)
+    check_identity(config, identity, known)
+    models = [row["model"] for row in known]
+    work = Work(
+        identity,
+        kind,
+        files,
+        known,
+        find_new_rows(config, files, snapshot, models),
+        find_planned(snapshot, models, config.corpus.name),
+        vanished=find_vanished(config, files, snapshot),
+    )
+    if visible := find_visible(snapshot, models):
+        with Atlas(config.atlas) as atlas:
+            work.maps = find_map_jobs(config.maps, atlas, visible)
+            work.measures = find_measure_jobs(config.measures, atlas, visible)
+    return work
+
+
+def find_visible(snapshot: Snapshot | None, models: Sequence[str]) -> list[str]:
+    """The models of which something was captured."""
+    if snapshot is None:
+        return []
+    shards = snapshot.newest_shards()
+    done = set(shards.filter(pc.equal(shards["status"], "done"))["model"].to_pylist())
+    return [model for model in models if model in done]
+
+
+def find_planned(snapshot: Snapshot | None, models: Sequence[str], corpus: str) -> list[Row]:
+    """Newest ledger rows of shards that are planned and nothing else yet."""
+    if snapshot is None:
+        return []
+    shards = _shards_of(snapshot, corpus)
+    waiting = shards.filter(pc.equal(shards["status"], "planned")).to_pylist()
+    return [row for row in waiting if row["model"] in models]
+
+
+def _shards_of(snapshot: Snapshot, corpus: str) -> pa.Table:
+    shards = snapshot.newest_shards()
+    return shards.filter(pc.equal(shards["corpus"], corpus))
+
+
+def find_vanished(
+    config: RunConfig, files: Sequence[SourceFile], snapshot: Snapshot | None
+) -> list[str]:
+    """Files that the atlas knows of this corpus and that its sources no longer name."""
+    known = newest_files(snapshot, config.corpus.name)
+    return sorted(set(known) - {file.source for file in files})
+
+
+def newest_files(snapshot: Snapshot | None, corpus: str) -> dict[str, Row]:
+    """The row with most bytes and rows of each file of a corpus, by source."""
+    if snapshot is None:
+        return {}
+    found: dict[str, Row] = {}
+    rows = [row for row in snapshot.rows("files").to_pylist() if row["corpus"] == corpus]
+    for row in sorted(rows, key=lambda row: (row["bytes"], row["n_rows"] or -1)):
+        found[row["source"]] = row
+    return found
+
+
+def find_new_rows(
+    config: RunConfig,
+    files: Sequence[SourceFile],
+    snapshot: Snapshot | None,
+    models: Sequence[str],
+) -> list[ModelRows]:
+    """Files with rows that some model has not planned, for each group of equal models."""
+    known = newest_files(snapshot, config.corpus.name)
+    checked = [_check_file(config, file, known.get(file.source)) for file in files]
+    groups: dict[tuple[tuple[tuple[int, int], ...], int], list[str]] = {}
+    for model in models:
+        covered, taken = _coverage(snapshot, model, config.corpus.name)
+        groups.setdefault((tuple(sorted(covered.items())), taken), []).append(model)
+    if not models:
+        groups[((), 0)] = []
+    found = []
+    for (covered_items, taken), members in groups.items():
+        limit = _limit_left(config.capture.sample, taken)
+        rows = _uncovered(checked, dict(covered_items), known) if limit != 0 else ()
+        if rows:
+            found.append(ModelRows(tuple(members), rows, limit))
+    return found
+
+
+def _limit_left(sample: SampleSpec, taken: int) -> int | None:
+    return None if sample.limit is None else max(0, sample.limit - taken)
+
+
+def _coverage(snapshot: Snapshot | None, model: str, corpus: str) -> tuple[dict[int, int], int]:
+    """The row behind the last planned one of each ordinal, and the sequences planned."""
+    covered: dict[int, int] = {}
+    taken = 0
+    if snapshot is None:
+        return covered, taken
+    for row in _shards_of(snapshot, corpus).to_pylist():
+        if row["model"] != model or row["status"] == "dropped":
+            continue
+        taken += row["n_sequences"]
+        for ordinal, _, last in loads(row["file_rows"]):
+            covered[ordinal] = max(covered.get(ordinal, 0), last + 1)
+    return covered, taken
+
+
+def _check_file(config: RunConfig, file: SourceFile, known: Row | None) -> NewRows:
+    """Tell a file that is unchanged or only grew from one that changed.
+
+    Raises:
+        SourceChangedError: rows that were captured are others now.
+    """
+    mark = fingerprint(file)
+    if known is None:
+        return NewRows(file, None, 0, mark)
+    grew = file.bytes > known["bytes"] and fingerprint(file, known["bytes"]) == known["fingerprint"]
+    if mark != known["fingerprint"] and not (
+        grew and appended_cleanly(file, known["bytes"], config.corpus)
+    ):
+        raise SourceChangedError(
+            f"{file.source} changed since it was captured ({known['bytes']} bytes then, "
+            f"{file.bytes} now): restore it, or capture the corpus anew under another "
+            "corpus.name" + ("; text that is appended must begin a new record" if grew else "")
+        )
+    return NewRows(file, known["ordinal"], 0, mark)
+
+
+def _uncovered(
+    checked: Sequence[NewRows], covered: dict[int, int], known: dict[str, Row]
+) -> tuple[NewRows, ...]:
+    found = []
+    for item in checked:
+        if item.ordinal is None:
+            found.append(item)
+            continue
+        first = covered.get(item.ordinal, 0)
+        row = known[item.file.source]
+        is_same = row["fingerprint"] == item.fingerprint
+        if is_same and row["n_rows"] is not None and first >= row["n_rows"]:
+            continue
+        found.append(NewRows(item.file, item.ordinal, first, item.fingerprint))
+    return tuple(found)

@@ -1,0 +1,121 @@
+"""A capture worker: a model loaded once, which scans, checks and captures. Ray makes actors of it."""
+
+import os
+import resource
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from flows.config import RunConfig
+from pipeline.buffers import choose_calls
+from pipeline.cards import Row, check_model, describe_heads, describe_models
+from pipeline.extract import Extractor
+from pipeline.inputs import encode_units, max_length, token_spans
+from pipeline.models import load_model
+from pipeline.readers import Unit
+from pipeline.scan import Scan, ScanRange, scan_files, token_counter
+from pipeline.shards import ShardReport, ShardWork
+from pipeline.sizes import Sizes, measure_sizes
+from pipeline.stacks import list_stacks, trace_calls
+from store.errors import ConfigError
+
+
+class CaptureWorker:
+    """A model on its device with everything that capture needs."""
+
+    def __init__(self, config: RunConfig, modality: Any, n_workers: int, strict: bool) -> None:
+        """Load the model and trace its attention calls.
+
+        Raises:
+            ModelLoadError, UnsupportedModelError, ConfigError: the run cannot be made.
+        """
+        _raise_open_files()
+        cores = max(1, (os.cpu_count() or 1) // n_workers)
+        torch.set_num_threads(cores)
+        self.config = config
+        self.loaded = load_model(config.model, modality)
+        self.sites = trace_calls(self.loaded)
+        self.stacks = list_stacks(config.model.key, self.sites)
+        capture = config.capture
+        self.wanted = choose_calls(self.stacks, self.sites, capture.layers, capture.heads)
+        self.length = max_length(self.loaded, capture.max_length)
+        self.extractor = Extractor(
+            config.atlas,
+            self.loaded,
+            self.sites,
+            self.stacks,
+            self.wanted,
+            config.corpus,
+            capture,
+            self.length,
+            strict,
+            threads=max(2, cores),
+        )
+
+    def models(self) -> list[str]:
+        """Model keys of the stacks."""
+        return [stack.model for stack in self.stacks]
+
+    def name(self) -> str:
+        """Host, process and device."""
+        return f"{socket.gethostname()}:{os.getpid()}:{self.loaded.device}"
+
+    def scan(self, ranges: Sequence[ScanRange], limit: int | None) -> Scan:
+        """Count new rows and cut them into shards."""
+        if self.loaded.modality == "image":
+            return scan_files(
+                ranges, self.config.corpus, self.config.capture, self._count_patches, None, limit
+            )
+        tokenizer = self.loaded.tokenizer
+        counter = token_counter(tokenizer, self.length, self.config.capture.special_tokens)
+        return scan_files(
+            ranges,
+            self.config.corpus,
+            self.config.capture,
+            counter,
+            lambda text: token_spans(tokenizer, text),
+            limit,
+        )
+
+    def _count_patches(self, units: Sequence[Unit]) -> list[int]:
+        encoded = encode_units(self.loaded, units[:1], self.length)
+        return [encoded[0].n_tokens for _ in units] if encoded else []
+
+    def describe(self, units: Sequence[Unit]) -> tuple[list[Row], list[Row]]:
+        """Check the model's attention on real units; rows of `models` and `heads`.
+
+        Raises:
+            CaptureMismatchError, UnsupportedModelError: it cannot be captured faithfully.
+            ConfigError: there is not one readable unit to check it on.
+        """
+        capture = self.config.capture
+        encoded = encode_units(self.loaded, units, self.length, capture.special_tokens)
+        encoded = [sequence for sequence in encoded if sequence.n_tokens]
+        if not encoded:
+            raise ConfigError(
+                f"corpus {self.config.corpus.name} has no readable row in its sample; "
+                "check corpus.source, corpus.text_column and capture.sample"
+            )
+        checks = check_model(self.loaded, self.sites, encoded, capture.precision, self.length)
+        return (
+            describe_models(self.loaded, self.stacks, checks),
+            describe_heads(self.wanted, checks),
+        )
+
+    def measure_sizes(self, units: Sequence[Unit]) -> dict[str, Sizes]:
+        """Bytes that capture takes, from about one row group of real vectors."""
+        return measure_sizes(self.extractor, units)
+
+    def capture(self, work: ShardWork) -> ShardReport:
+        """Capture a shard into uncommitted files."""
+        report = self.extractor.extract_shard(work)
+        return replace(report, worker=self.name())
+
+
+def _raise_open_files() -> None:
+    """A head has an open file each: allow as many as the system does."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,128 @@
+"""Loading a model with its tokenizer or image processor, whatever AutoModel knows."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from pipeline.model_files import ModelFiles, find_model
+from pipeline.settings import ModelSpec
+from pipeline.tap import tap_model
+from store.errors import ModelLoadError
+
+Modality = Literal["text", "image"]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A tapped model in evaluation mode on its device, and what prepares its input."""
+
+    model: Any  # transformers.PreTrainedModel
+    tokenizer: Any  # transformers.PreTrainedTokenizerBase; None for images
+    processor: Any  # transformers.BaseImageProcessor; None for text
+    device: torch.device
+    modality: Modality
+
+    @property
+    def architecture(self) -> str:
+        """Class name of the model."""
+        return type(self.model).__name__
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether the decoder reads the same sequence shifted right."""
+        return self.modality == "text" and bool(self.model.config.is_encoder_decoder)
+
+
+def choose_device(device: str) -> torch.device:
+    """The device to run on; `auto` takes a GPU where there is one.
+
+    Raises:
+        ModelLoadError: the device that was asked for is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelLoadError(f"model.device: {device}, but torch sees no GPU; use cpu or auto")
+    return torch.device(device)
+
+
+def load_model(spec: ModelSpec, modality: Modality) -> LoadedModel:
+    """Load a model for one kind of input.
+
+    Raises:
+        ModelLoadError: any part does not exist or does not load.
+        UnsupportedModelError: its attention cannot be seen.
+    """
+    files = find_model(spec)
+    device = choose_device(spec.device)
+    model = _load_weights(spec, files).to(device).eval()
+    tap_model(model)
+    tokenizer = _load_tokenizer(spec, files) if modality == "text" else None
+    processor = _load_processor(spec, files) if modality == "image" else None
+    return LoadedModel(model, tokenizer, processor, device, modality)
+
+
+def _load_weights(spec: ModelSpec, files: ModelFiles) -> nn.Module:
+    from transformers import AutoConfig, AutoModel
+
+    options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
+    if files.gguf is not None:
+        options["gguf_file"] = files.gguf
+    dtype = getattr(torch, spec.dtype)
+    try:
+        if spec.random_seed is not None:
+            config = AutoConfig.from_pretrained(files.folder, **options)
+            torch.manual_seed(spec.random_seed)
+            model: nn.Module = AutoModel.from_config(config, dtype=dtype)
+            return model
+        model = AutoModel.from_pretrained(files.folder, dtype=dtype, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelLoadError(
+            f"model.name: {spec.name} does not load as an AutoModel: {_reason(error)}"
+        ) from error
+    return model
+
+
+def _load_tokenizer(spec: ModelSpec, files: ModelFiles) -> Any:
+    from transformers import AutoTokenizer
+
+    options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
+    if files.gguf is not None:
+        options["gguf_file"] = files.gguf
+    try:
+        return AutoTokenizer.from_pretrained(files.folder, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelLoadError(
+            f"model.name: {spec.name} has no tokenizer that loads, and the corpus is text: "
+            f"{_reason(error)}"
+        ) from error
+
+
+def load_tokenizer(spec: ModelSpec) -> Any:
+    """Load a model's tokenizer alone, as planning needs it.
+
+    Raises:
+        ModelLoadError: it does not exist or does not load.
+    """
+    return _load_tokenizer(spec, find_model(spec))
+
+
+def _load_processor(spec: ModelSpec, files: ModelFiles) -> Any:
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(
+            files.folder, trust_remote_code=spec.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelLoadError(
+            f"model.name: {spec.name} has no image processor that loads, and the corpus is "
+            f"images: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of an error, without its traceback or advice on other lines."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,160 @@
+"""Parquet files as arrays and datasets, from an explicit list: no glob and no listing.
+
+Apart from `snapshot`, which says what the files are, so that bytes are read in one place.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake.fs import DeltaStorageHandler
+
+from store.errors import AtlasFormatError
+from store.schema import TABLES
+from store.vectors import Floats, Ints
+
+
+@contextmanager
+def readable(table: str) -> Iterator[None]:
+    """Turn trouble with a Parquet file into a message that names the table.
+
+    Raises:
+        AtlasFormatError: a file is missing or damaged.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise AtlasFormatError(
+            f"a file of the table {table} cannot be read ({str(error).partition(chr(10))[0]}): "
+            "restore it from a copy, or drop what it holds and run again"
+        ) from error
+
+
+def file_system(table: str, path: str) -> tuple[pafs.FileSystem, str]:
+    """The file system that holds a table's file, and what precedes its paths in that system."""
+    if "://" not in path:
+        return pafs.LocalFileSystem(), ""
+    root = path[: path.rindex(f"/{table}/") + len(table) + 2]
+    return pafs.PyFileSystem(DeltaStorageHandler(root)), root
+
+
+def dataset(table: str, files: pa.Table) -> ds.FileSystemDataset:
+    """Files as one dataset whose fragments know their partition values.
+
+    Args:
+        table: name of the table.
+        files: with columns path and the table's partition columns, as `Snapshot.files` gives.
+    """
+    kind = TABLES[table]
+    parquet = ds.ParquetFileFormat()
+    paths = files["path"].to_pylist()
+    system, root = file_system(table, paths[0] if paths else "")
+    values = [files[name].to_pylist() for name in kind.partitions]
+    promises: dict[tuple[object, ...], pc.Expression] = {}
+    fragments = []
+    for path, *key in zip(paths, *values, strict=True):
+        partition = tuple(key)
+        if partition not in promises:
+            promises[partition] = _promise(kind.schema, kind.partitions, partition)
+        fragments.append(
+            parquet.make_fragment(path.removeprefix(root), system, promises[partition])
+        )
+    return ds.FileSystemDataset(fragments, kind.schema.remove_metadata(), parquet, system)
+
+
+def _promise(schema: pa.Schema, names: Sequence[str], values: Sequence[object]) -> pc.Expression:
+    """The promise that every row of a file has these partition values."""
+    promise = pc.scalar(True)
+    for name, value in zip(names, values, strict=True):
+        promise = promise & (pc.field(name) == pa.scalar(value, schema.field(name).type))
+    return promise
+
+
+def read_files(table: str, files: pa.Table) -> pa.Table:
+    """Every row of the files, with the columns of the schema.
+
+    Raises:
+        AtlasFormatError: a file is missing or damaged.
+    """
+    with readable(table):
+        return dataset(table, files).to_table()
+
+
+def read_sequences(
+    table: str, files: pa.Table, columns: Sequence[str], ids: Ints | None = None
+) -> pa.Table:
+    """Some columns of the rows of some sequences, reading only the row groups that hold them.
+
+    Args:
+        table: name of a table with sequence_id.
+        files: as `Snapshot.files` gives.
+        columns: of the files; partition columns are not in them.
+        ids: sorted sequence ids; None for all.
+
+    Returns:
+        The rows in the order of the files.
+
+    Raises:
+        AtlasFormatError: a file is missing or damaged.
+    """
+    schema = TABLES[table].file_schema.remove_metadata()
+    pieces = [pa.schema([schema.field(name) for name in columns]).empty_table()]
+    if ids is not None:
+        files = files.filter(_overlaps(files["min_sequence_id"], files["max_sequence_id"], ids))
+    paths = files["path"].to_pylist()
+    system, root = file_system(table, paths[0] if paths else "")
+    with readable(table):
+        for path in paths:
+            source = system.open_input_file(path.removeprefix(root))
+            with pq.ParquetFile(source, page_checksum_verification=True) as file:
+                pieces.append(_read_groups(file, columns, ids))
+    return pa.concat_tables(pieces)
+
+
+def _overlaps(low: pa.ChunkedArray, high: pa.ChunkedArray, ids: Ints) -> pa.Array:
+    """Which of the ranges low..high hold one of the sorted ids; a null range may."""
+    first = np.searchsorted(ids, low.fill_null(0).to_numpy(), side="left")
+    last = np.searchsorted(ids, high.fill_null(0).to_numpy(), side="right")
+    return pc.or_(pa.array(last > first), pc.or_(low.is_null(), high.is_null()))
+
+
+def _read_groups(file: pq.ParquetFile, columns: Sequence[str], ids: Ints | None) -> pa.Table:
+    """The rows of the sequences in one file."""
+    if ids is None:
+        return file.read(list(columns))
+    groups = [n for n in range(file.num_row_groups) if _group_overlaps(file.metadata, n, ids)]
+    wanted = list(dict.fromkeys([*columns, "sequence_id"]))
+    rows = file.read_row_groups(groups, wanted)
+    return rows.filter(pc.is_in(rows["sequence_id"], pa.array(ids))).select(list(columns))
+
+
+def _group_overlaps(metadata: pq.FileMetaData, group: int, ids: Ints) -> bool:
+    """True unless a row group's statistics rule out every one of the sorted ids."""
+    column = metadata.schema.names.index("sequence_id")
+    statistics = metadata.row_group(group).column(column).statistics
+    if statistics is None or not statistics.has_min_max:
+        return True
+    first = np.searchsorted(ids, statistics.min, side="left")
+    return bool(first < len(ids) and ids[first] <= statistics.max)
+
+
+def to_matrix(vectors: pa.ChunkedArray, d_head: int) -> Floats:
+    """Lists of floats as one float32 array, shape (n, d_head), C-contiguous.
+
+    Raises:
+        AtlasFormatError: a list has another length.
+    """
+    matrix = np.empty((len(vectors), d_head), dtype=np.float32)
+    start = 0
+    for chunk in vectors.chunks:
+        values = chunk.flatten().to_numpy(zero_copy_only=False)
+        if not np.all(np.diff(chunk.offsets.to_numpy()) == d_head):
+            raise AtlasFormatError(f"a vector has another length than the head's {d_head} floats")
+        matrix[start : start + len(chunk)] = values.reshape(len(chunk), d_head)
+        start += len(chunk)
+    return matrix

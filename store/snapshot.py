@@ -1,0 +1,315 @@
+"""All tables of an atlas at one moment: versions, ledgers and the files that these make visible.
+
+Every reader starts here and so does the lake's commit routine, so that the rule of visibility
+(the newest ledger row of a file's shard or map decides) is written down once.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal, Self, cast
+from urllib.parse import unquote, urlsplit
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from store.errors import AtlasFormatError, AtlasNotFoundError, ConfigError
+from store.scan import read_files
+from store.schema import FORMAT, FORMAT_PROPERTY, TABLES
+
+LEDGERS = ("shards", "maps")
+"""Read before all other tables: what they make visible is then in the tables read later."""
+
+REFUSED_IN_PATHS = r"[\[\]\\^|\x00-\x1f]|%[0-9a-fA-F]{2}"
+"""On these delta-rs 1.6 panics or looks in another folder (every ASCII character was tried)."""
+
+SHARD_FILE = r"^s-([a-z0-9]+)-([0-9]+)-[a-z0-9]+\.parquet$"
+MAP_FILE = r"^m-([a-z0-9]+)-([0-9]+)-[a-z0-9]+\.parquet$"
+COMPACTION_FILE = r"^c-([0-9]+)-([a-z0-9-]+)\.parquet$"
+
+NEWEST_SHARDS = """
+SELECT * FROM shards
+QUALIFY row_number() OVER (PARTITION BY shard_id ORDER BY generation DESC, attempt DESC, status) = 1
+ORDER BY model, first_ordinal, first_row, shard_id
+"""
+
+NEWEST_MAPS = """
+SELECT * FROM maps
+QUALIFY row_number() OVER (PARTITION BY map_id, part ORDER BY generation DESC, status) = 1
+ORDER BY model, layer, head, map_id, part
+"""
+
+VISIBLE_FILES = f"""
+WITH named AS (
+    SELECT *, parse_filename(relative) AS name,
+        regexp_extract(name, '{SHARD_FILE}', 1) AS shard_id,
+        regexp_extract(name, '{MAP_FILE}', 1) AS map_id,
+        try_cast(regexp_extract(name, '{MAP_FILE}', 2) AS BIGINT) AS part
+    FROM (SELECT *, url_decode(path) AS relative FROM added)
+),
+live_maps AS (
+    SELECT map_id, part FROM maps WHERE status = 'ok' AND map_id NOT IN
+        (SELECT map_id FROM maps WHERE part = 0 AND status = 'dropped')
+)
+SELECT $prefix || relative AS path, * EXCLUDE (path, relative, name, shard_id, map_id, part)
+FROM named
+WHERE regexp_matches(name, '{COMPACTION_FILE}')
+    OR shard_id IN (SELECT shard_id FROM shards WHERE status = 'done')
+    OR (map_id, part) IN (SELECT (map_id, part) FROM live_maps)
+ORDER BY {{order}}
+"""
+
+FileKind = Literal["shard", "map", "compaction", "other"]
+
+
+@dataclass(frozen=True)
+class FileName:
+    """What the name of a data file says."""
+
+    kind: FileKind
+    owner: str = ""  # shard_id, map_id or the compaction's uuid
+    number: int = 0  # attempt, part or the compaction's number
+
+
+def parse_file_name(name: str) -> FileName:
+    """Who wrote a data file, read from its name or path; unknown names are of kind 'other'."""
+    base = name.rsplit("/", 1)[-1]
+    if found := re.match(SHARD_FILE, base):
+        return FileName("shard", found[1], int(found[2]))
+    if found := re.match(MAP_FILE, base):
+        return FileName("map", found[1], int(found[2]))
+    if found := re.match(COMPACTION_FILE, base):
+        return FileName("compaction", found[2], int(found[1]))
+    return FileName("other")
+
+
+def local_path(uri: str) -> Path | None:
+    """The absolute path that a URI names; None where it is on no local disk.
+
+    Raises:
+        ConfigError: delta-rs fails on the path, or decodes it once too often.
+    """
+    if uri.startswith("file://"):
+        path = unquote(urlsplit(uri).path)
+    elif "://" in uri:
+        return None
+    else:
+        path = os.path.abspath(uri)
+    if found := re.search(REFUSED_IN_PATHS, path):
+        raise ConfigError(f"an atlas cannot lie in {path}: choose a folder without {found[0]!r}")
+    return Path(path)
+
+
+def storage_options(uri: str) -> dict[str, str] | None:
+    """Options for delta-rs; None, as it reads `AWS_*` from the environment itself."""
+    return None
+
+
+def table_uri(uri: str, name: str) -> str:
+    """Where a table of an atlas lies: an absolute path, or a URI."""
+    path = local_path(uri)
+    return f"{uri.rstrip('/')}/{name}" if path is None else str(path / name)
+
+
+def open_table(uri: str, name: str) -> DeltaTable:
+    """The newest version of a table, checked to be ours and to have the columns of the schema.
+
+    Raises:
+        AtlasNotFoundError: there is no such table.
+        AtlasFormatError: it is damaged, foreign, newer than this program or lacks columns.
+    """
+    where = table_uri(uri, name)
+    try:
+        table = DeltaTable(where, storage_options=storage_options(uri))
+        _check_format(table, where)
+        _check_columns(table, name, where)
+    except TableNotFoundError as error:
+        raise _missing_table(uri, where) from error
+    except (DeltaError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise AtlasFormatError(
+            f"the Delta log of {where} is damaged ({reason}): restore it from a copy, "
+            "or build the atlas anew in an empty folder"
+        ) from error
+    return table
+
+
+def _missing_table(uri: str, where: str) -> AtlasNotFoundError | AtlasFormatError:
+    """The error for a table that is not there: foreign content in its place, or nothing."""
+    folder = local_path(where)
+    if folder is not None and folder.is_dir() and _has_content(folder):
+        return AtlasFormatError(
+            f"{where} is not a Delta table: name an atlas, or an empty folder to build one in"
+        )
+    return AtlasNotFoundError(
+        f"no atlas at {uri} (no table {where}): build one with `qkatlas run`, or name another"
+    )
+
+
+def _has_content(folder: Path) -> bool:
+    """True for a folder with anything beside what a killed creation of a table leaves."""
+    return any(path.is_file() and path.suffix != ".tmp" for path in folder.rglob("*"))
+
+
+def _check_format(table: DeltaTable, where: str) -> None:
+    """Refuse a table that is not ours or that a newer program wrote."""
+    written = table.metadata().configuration.get(FORMAT_PROPERTY)
+    if written is None or not written.isdecimal():
+        raise AtlasFormatError(
+            f"{where} is no table of an atlas: its property {FORMAT_PROPERTY} is {written}, "
+            "not a number; name another folder"
+        )
+    if int(written) > FORMAT:
+        raise AtlasFormatError(
+            f"{where} has format {written}, this program reads up to {FORMAT}: upgrade QK Atlas"
+        )
+
+
+def _check_columns(table: DeltaTable, name: str, where: str) -> None:
+    """Refuse a table whose columns or partitions differ from the schema; more columns are fine."""
+    expected = TABLES[name]
+    found = pa.schema(table.schema().to_arrow())
+    for column in expected.schema:
+        if column.name not in found.names:
+            raise AtlasFormatError(f"{where} has no column {column.name} ({column.type})")
+        kind = found.field(column.name).type
+        if kind != column.type:
+            raise AtlasFormatError(
+                f"column {column.name} of {where} has type {kind}, expected {column.type}"
+            )
+    partitions = tuple(table.metadata().partition_columns)
+    if partitions != expected.partitions:
+        raise AtlasFormatError(
+            f"{where} is partitioned by {partitions}, expected {expected.partitions}"
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All tables of an atlas at one moment; later commits do not change it."""
+
+    uri: str
+    versions: dict[str, int]
+    _handles: dict[str, DeltaTable] = field(repr=False, compare=False)
+    _memo: dict[tuple[str, str], pa.Table] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def load(cls, uri: str) -> Self:
+        """The newest snapshot of the atlas at `uri`; ledgers are read first, then the tables.
+
+        Raises:
+            AtlasNotFoundError: there is no atlas.
+            AtlasFormatError: a table is damaged, foreign or newer than this program.
+        """
+        order = [*LEDGERS, *(name for name in TABLES if name not in LEDGERS)]
+        handles = {name: open_table(uri, name) for name in order}
+        return cls(uri, {name: handles[name].version() for name in TABLES}, handles)
+
+    @property
+    def version(self) -> str:
+        """A token of 16 characters that changes with any table, for caches and ETags."""
+        state = [(name, self._handles[name].metadata().id, self.versions[name]) for name in TABLES]
+        return xxhash.xxh64_hexdigest(repr(state).encode())
+
+    def rows(self, table: str) -> pa.Table:
+        """Every row of a small table, hidden ones too, with the columns of the schema."""
+        return self._remember("rows", table, lambda: read_files(table, self._added(table)))
+
+    def newest_shards(self) -> pa.Table:
+        """The newest row of each shard, in the order of the corpus."""
+        return self._remember(
+            "newest", "shards", lambda: select(NEWEST_SHARDS, shards=self.rows("shards"))
+        )
+
+    def newest_maps(self) -> pa.Table:
+        """The newest row of each map and part."""
+        return self._remember("newest", "maps", lambda: select(NEWEST_MAPS, maps=self.rows("maps")))
+
+    def files(
+        self,
+        table: str,
+        *,
+        model: str | None = None,
+        layer: int | None = None,
+        head: int | None = None,
+        kv_head: int | None = None,
+    ) -> pa.Table:
+        """The visible files of a table, of the partitions named.
+
+        Returns:
+            Columns path (absolute path or URI), n_rows, size (bytes), the partition columns,
+            min_sequence_id and max_sequence_id (null where unknown); sorted by partition, then
+            by sequence.
+        """
+        found = self._remember("files", table, lambda: self._visible(table))
+        wanted = {"model": model, "layer": layer, "head": head, "kv_head": kv_head}
+        for column, value in wanted.items():
+            if value is not None:
+                found = found.filter(pc.equal(found[column], pa.scalar(value)))
+        return found
+
+    def _remember(self, kind: str, table: str, make: Callable[[], pa.Table]) -> pa.Table:
+        """The table that `make` gives, made once; two threads may both make it."""
+        key = (kind, table)
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+    def _added(self, table: str) -> pa.Table:
+        """Every file that the Delta log lists, with the columns of `files`."""
+        actions = self._actions(table)
+        prefix = table_uri(self.uri, table) + "/"
+        paths = "SELECT * REPLACE ($prefix || url_decode(path) AS path) FROM added"
+        return select(paths, {"prefix": prefix}, added=actions)
+
+    def _visible(self, table: str) -> pa.Table:
+        """Those files that a ledger or their name makes visible."""
+        order = [*TABLES[table].partitions, "min_sequence_id", "path"]
+        return select(
+            VISIBLE_FILES.format(order=", ".join(order)),
+            {"prefix": table_uri(self.uri, table) + "/"},
+            added=self._actions(table),
+            shards=self.newest_shards(),
+            maps=self.newest_maps(),
+        )
+
+    def _actions(self, table: str) -> pa.Table:
+        """The log's add actions: path as in the log, and the other columns of `files`."""
+        actions = pa.table(self._handles[table].get_add_actions(flatten=True))
+        absent = pa.nulls(len(actions), pa.int64())
+        columns = {
+            "path": actions["path"],
+            "n_rows": actions["num_records"],
+            "size": actions["size_bytes"],
+        }
+        for name in TABLES[table].partitions:
+            columns[name] = actions[f"partition.{name}"]
+        for end in ("min", "max"):
+            name = f"{end}.sequence_id"
+            columns[f"{end}_sequence_id"] = (
+                actions[name] if name in actions.column_names else absent
+            )
+        return pa.table(columns)
+
+
+def select(
+    query: str, parameters: dict[str, object] | None = None, /, **tables: pa.Table
+) -> pa.Table:
+    """The answer of a SQL query of our own over Arrow tables."""
+    with _scratch().cursor() as cursor:
+        for name, table in tables.items():
+            cursor.register(name, table)
+        return cast(pa.Table, cursor.execute(query, parameters or None).to_arrow_table())
+
+
+@cache
+def _scratch() -> duckdb.DuckDBPyConnection:
+    """An empty database for `select`: to make one takes 10 ms, a cursor on it 0.1 ms."""
+    return duckdb.connect(config={"python_enable_replacements": False})
