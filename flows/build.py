@@ -1,4 +1,4 @@
-"""The Prefect flow: plan, extract, map, measure, publish, each a task with retries and artifacts."""
+"""The Prefect flow: plan, extract, map, measure, publish, each a task with retries."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Ray: where the work runs. Actors that hold a model, tasks for single heads, both bounded in flight.
+"""Ray: where the work runs. Actors that hold a model, tasks for single heads, all bounded.
 
 Ray's own retries are off: the driver sees every failure, counts it and decides. An exception of
 our code counts against the unit of work; a worker that died counts only against the unit that

@@ -1,4 +1,4 @@
-"""The demonstration: real weights from the package index, Python's own language reference as text."""
+"""The demonstration: real weights from a Python package, Python's own reference as text."""
 
 import importlib.util
 from dataclasses import dataclass

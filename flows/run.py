@@ -1,4 +1,4 @@
-"""One run from a configuration to results: says at once when nothing is to do, else runs the flow."""
+"""One run from configuration to results; says at once when nothing is to do."""
 
 from typing import Any
 
