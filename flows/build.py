@@ -65,7 +65,7 @@ PLAIN_STAGES: dict[str, Callable[[Session], StageResult]] = {
 }
 
 
-@flow(name="build-atlas", persist_result=False, validate_parameters=False)
+@flow(name="build-atlas", persist_result=False, validate_parameters=False)  # type: ignore[untyped-decorator]
 def build_atlas(session: Session) -> list[StageResult]:
     """Bring an atlas up to date with a configuration.
 

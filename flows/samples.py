@@ -54,7 +54,10 @@ def hash_order(sequences: pa.Table, seed: int) -> Ints:
     """Indices of sequences (columns corpus, source, row) in the order of their hash."""
     columns = [sequences[name].to_pylist() for name in ("corpus", "source", "row")]
     hashes = np.fromiter(
-        (sample_hash(*place, seed) for place in zip(*columns, strict=True)),
+        (
+            sample_hash(corpus, source, row, seed)
+            for corpus, source, row in zip(*columns, strict=True)
+        ),
         dtype=np.uint64,
         count=len(sequences),
     )

@@ -1,4 +1,4 @@
-"""What the stages of one run share: the configuration, the workers that hold the model, progress."""
+"""What the stages of one run share: configuration, workers that hold the model, progress."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A capture worker: a model loaded once, which scans, checks and captures. Ray makes actors of it."""
+"""A capture worker: a model loaded once, which scans, checks and captures."""
 
 import os
 import resource

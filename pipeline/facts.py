@@ -144,12 +144,10 @@ def _fit_offset_bias(
     table = bias[longest, :, :n, :m]  # (n_heads, n, m)
     reach = max(n, m) - 1
     values = torch.zeros(n_heads, 2 * reach + 1)
-    for offset in range(-reach, reach + 1):
-        row, column = max(0, -offset), max(0, offset)
+    for step in range(-reach, reach + 1):
+        row, column = max(0, -step), max(0, step)
         inside = row < n and column < m
-        values[:, offset + reach] = (
-            table[:, row, column] if inside else values[:, offset + reach - 1]
-        )
+        values[:, step + reach] = table[:, row, column] if inside else values[:, step + reach - 1]
     offset = torch.arange(m)[None, :] - torch.arange(n)[:, None]
     seen = allowed.expand(-1, n_heads, -1, -1)[longest, :, :n, :m]
     off = ((values[:, offset + reach] - table).abs() * seen).max()

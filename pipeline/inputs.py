@@ -254,7 +254,7 @@ def make_inputs(loaded: LoadedModel, encoded: Sequence[Encoded]) -> Inputs:
     ids = np.full((len(encoded), max(lengths)), 0 if pad is None else pad, dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, sequence in enumerate(encoded):
-        ids[row, : sequence.n_tokens] = sequence.vocab_id
+        ids[row, : sequence.n_tokens] = _ids(sequence)
         mask[row, : sequence.n_tokens] = 1
     tensors = {
         "input_ids": torch.from_numpy(ids).to(loaded.device),
@@ -264,6 +264,12 @@ def make_inputs(loaded: LoadedModel, encoded: Sequence[Encoded]) -> Inputs:
         tensors["decoder_input_ids"] = shift_right(loaded, tensors["input_ids"])
         tensors["decoder_attention_mask"] = tensors["attention_mask"]
     return Inputs(tensors, lengths)
+
+
+def _ids(sequence: Encoded) -> NDArray[np.int32]:
+    if sequence.vocab_id is None:
+        raise TypeError("a text without token ids")
+    return sequence.vocab_id
 
 
 def decoder_start(loaded: LoadedModel) -> int:

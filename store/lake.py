@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -123,7 +124,7 @@ class Lake:
         units = list(units)
         check_files(self.uri, (file for unit in units for file in unit.files))
         for table in ledger.data_tables:
-            _retry(lambda table=table: self._commit_files(ledger, table, units), table)
+            _retry(partial(self._commit_files, ledger, table, units), table)
         written = _retry(lambda: self._commit_rows(ledger, units), ledger.table)
         self._delete_unlisted(ledger, units)
         return written
