@@ -4,18 +4,23 @@ The only module that knows all of the others; it imports them late, so that a qu
 torch nor Ray.
 """
 
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from flows.environment import is_debugging
 from store.errors import AtlasError, ConfigError
 
 if TYPE_CHECKING:
@@ -24,12 +29,15 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Atlases of transformer attention: capture every head's queries and keys, map them, "
     "ask SQL.",
 )
 console = Console()
 errors = Console(stderr=True)
+
+_INTERRUPTED = 130
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG.yaml", help="Configuration of the run.")
@@ -98,14 +106,29 @@ def run(
     _print_results(results)
     failed = [reason for result in results for reason in result.failed]
     if failed:
-        errors.print(f"[red]{len(failed)} unit(s) of work failed[/]: {escape(failed[0])}")
+        _print_failed(failed)
         raise typer.Exit(1)
 
 
+def _print_failed(failed: Sequence[str]) -> None:
+    """Say how much work was given up, and the first reason; `status` has them all."""
+    errors.print(
+        f"[red]failed[/]: {len(failed):,} unit(s) of work were given up, the rest is visible; the "
+        f"first: {escape(failed[0])}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
 def _print_results(results: Sequence[Any]) -> None:
-    table = Table("stage", "done", "failed", "seconds", "notes")
+    table = Table("stage", box=box.SIMPLE_HEAD)
+    for name in ("done", "failed", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_column("notes")
     for result in results:
-        notes = ", ".join(f"{n:,} {name.removeprefix('n_')}" for name, n in result.counts.items())
+        notes = ", ".join(
+            f"{n:,} {name.removeprefix('n_')}" for name, n in result.counts.items() if n
+        )
         table.add_row(
             result.stage, str(result.done), str(len(result.failed)), f"{result.seconds:.1f}", notes
         )
@@ -118,17 +141,19 @@ def plan(config: ConfigFile, overrides: Overrides = None, atlas: AtlasOption = N
 
     Example: `qkatlas plan examples/encoder_on_text.yaml`
     """
+    from flows.config import load_config
     from flows.estimate import estimate_run
 
-    from flows.config import load_config
-
     estimate = estimate_run(load_config(config, overrides or (), atlas))
-    table = Table("model", "sequences", "tokens", "shards", "files", "bytes", "mean file")
+    table = Table("model", box=box.SIMPLE_HEAD)
+    for name in ("sequences", "tokens", "shards", "files", "bytes", "mean file"):
+        table.add_column(name, justify="right")
     for row in estimate.rows:
         table.add_row(*row.cells())
-    console.print(table)
+    if estimate.rows:
+        console.print(table)
     for note in estimate.notes:
-        console.print(f"[yellow]{escape(note)}")
+        console.print(f"[yellow]{escape(note)}", highlight=False)
 
 
 @app.command()
@@ -174,9 +199,8 @@ def verify(
 
     Example: `qkatlas verify examples/encoder_on_text.yaml`
     """
-    from flows.recheck import verify_atlas
-
     from flows.config import load_config
+    from flows.recheck import verify_atlas
 
     for row in verify_atlas(load_config(config, overrides or (), atlas), sequences):
         console.print(
@@ -197,9 +221,9 @@ def drop(
 
     Example: `qkatlas drop --atlas build/demo-atlas --model minilm`
     """
-    from flows.drop import drop_from_atlas
+    from flows.drop import Kind, drop_from_atlas
 
-    chosen = {"model": model, "corpus": corpus, "map": map}
+    chosen: dict[Kind, str | None] = {"model": model, "corpus": corpus, "map": map}
     wanted = {kind: name for kind, name in chosen.items() if name is not None}
     if len(wanted) != 1:
         raise ConfigError("name exactly one of --model, --corpus and --map")
@@ -235,7 +259,9 @@ def demo(
     from flows.overview import show_demo
 
     show_demo(config, path, console)
-    if any(result.failed for result in results):
+    failed = [reason for result in results for reason in result.failed]
+    if failed:
+        _print_failed(failed)
         raise typer.Exit(1)
 
 
@@ -246,28 +272,57 @@ def _uri(atlas: str | None) -> str:
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user ends with one line and code 2."""
+    """Run the command line; trouble ends with one line on stderr.
+
+    Exit codes: 2 for the user's mistakes, 1 for all other trouble, 130 after Ctrl-C.
+    """
     try:
         code = app(standalone_mode=False)
-    except AtlasError as error:
-        _fail(str(error), error.exit_code)
-    except typer.Abort:
-        _fail("not done", 1)
-    except KeyboardInterrupt:
-        _fail("stopped; run the same command again to go on from here", 130)
-    except OSError as error:
-        _fail(f"{error}", 1)
-    except Exception as error:
-        if hasattr(error, "format_message"):
-            _fail(error.format_message(), getattr(error, "exit_code", 2))
-        raise
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
+        if code == _INTERRUPTED:  # Typer's word for Ctrl-C
+            raise KeyboardInterrupt
+    except (Exception, KeyboardInterrupt) as error:
+        if is_debugging():
+            traceback.print_exc()
+        message, code = _explain(error)
+        errors.print(message, soft_wrap=True, highlight=False)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
-    errors.print(f"[red]error[/]: {escape(message)}", soft_wrap=True, highlight=False)
-    sys.exit(code)
+def _explain(error: BaseException) -> tuple[Text, int]:
+    """What to tell the user of an exception, and the exit code."""
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
+        return Text("stopped; run the same command again to go on from here"), _INTERRUPTED
+    if isinstance(error, typer.Abort):
+        return Text("not done"), 1
+    if isinstance(error, AtlasError):
+        return _error_line(str(error)), error.exit_code
+    if hasattr(error, "format_message"):  # Typer's own: a wrong option, a missing argument
+        return _error_line(error.format_message()), getattr(error, "exit_code", 2)
+    if isinstance(error, OSError) and error.strerror:
+        return _error_line(_describe_os_error(error)), 1
+    text = str(error).strip().partition("\n")[0] or "no message"
+    return _error_line(
+        f"{type(error).__name__}: {text} (unexpected; QKATLAS_DEBUG=1 shows where it comes from)"
+    ), 1
+
+
+def _error_line(message: str) -> Text:
+    return Text.assemble(("error", "red"), ": ", message)
+
+
+def _describe_os_error(error: OSError) -> str:
+    """An error of the operating system with its file, and what to do about it."""
+    name = error.filename or ""
+    where = os.fsdecode(name) if isinstance(name, str | bytes) else ""
+    said = f"{where}: {error.strerror}" if where else str(error.strerror)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return (
+            f"{said}; what is committed stays: make room (`qkatlas plan` says how much a run "
+            "takes) and run the same command again"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        return f"{said}; choose a folder that you may write to, with --atlas or in `atlas`"
+    return f"{said} (QKATLAS_DEBUG=1 shows where it comes from)"
 
 
 if __name__ == "__main__":

@@ -1,32 +1,28 @@
 """The Prefect flow: plan, extract, map, measure, publish, each a task with retries."""
 
+import signal
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 
-from flows.cluster import is_users_mistake
+from flows.cluster import is_hopeless
 from flows.progress import PrefectSteps
 from flows.session import Session
-from flows.stages import (
-    StageResult,
-    extract_stage,
-    map_stage,
-    measure_stage,
-    plan_stage,
-    publish_stage,
-)
+from flows.stages import PLAIN_STAGES, StageResult, run_stages
 
 _RETRIES = 2
 _RETRY_DELAY_S = 5
 
 
 def _may_retry(_task: Any, _run: Any, state: Any) -> bool:
-    """Retry unless the input is wrong."""
+    """Retry unless the same again would end the same."""
     error = state.result(raise_on_failure=False)
-    return not (isinstance(error, BaseException) and is_users_mistake(error))
+    return not (isinstance(error, BaseException) and is_hopeless(error))
 
 
 def _as_task(stage: Callable[[Session], StageResult], name: str) -> Any:
@@ -40,29 +36,34 @@ def _as_task(stage: Callable[[Session], StageResult], name: str) -> Any:
     )(stage)
 
 
-STAGES = {
-    "plan": _as_task(plan_stage, "plan"),
-    "extract": _as_task(extract_stage, "extract"),
-    "map": _as_task(map_stage, "map"),
-    "measure": _as_task(measure_stage, "measure"),
-    "publish": _as_task(publish_stage, "publish"),
-}
+STAGES = {name: _as_task(stage, name) for name, stage in PLAIN_STAGES.items()}
 
 
-def run_stages(
-    session: Session, stages: dict[str, Callable[[Session], StageResult]]
-) -> list[StageResult]:
-    """Run stages in order; Prefect tasks and plain functions alike."""
-    return [run(session) for run in stages.values()]
+class PrefectServer:
+    """Prefect's server: the one of PREFECT_API_URL, or one that is started for this run.
 
+    It starts beside other work, and in a thread that lets no Ctrl-C through: a process inherits
+    that, so the server outlives the flow whose end it has to record.
+    """
 
-PLAIN_STAGES: dict[str, Callable[[Session], StageResult]] = {
-    "plan": plan_stage,
-    "extract": extract_stage,
-    "map": map_stage,
-    "measure": measure_stage,
-    "publish": publish_stage,
-}
+    def __init__(self) -> None:
+        """Begin to start it."""
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._start, name="prefect-server", daemon=True)
+        self._thread.start()
+
+    def _start(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            get_client(sync_client=True)
+        except Exception as error:
+            self._error = error
+
+    def wait(self) -> None:
+        """Return when it answers; raise what kept it from starting."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
 
 
 @flow(name="build-atlas", persist_result=False, validate_parameters=False)  # type: ignore[untyped-decorator]

@@ -16,10 +16,15 @@ from ray.exceptions import RayError, RayTaskError
 
 from flows.config import RunConfig
 from flows.environment import ray_address, worker_environment
-from store.errors import AtlasError
+from pipeline.settings import WorkerSpec
+from store.errors import AtlasError, CommitError, ConfigError, NotInAtlasError
 
 MAX_EXCEPTIONS = 3
 MAX_DEATHS = 10
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,11 @@ def make_actor(config: RunConfig, modality: str, n_workers: int, strict: bool) -
         max_task_retries=0,
     )(CaptureActor)
     actor = actor_class.remote()
-    get(actor.load.remote(config, modality, n_workers, strict))
+    try:
+        get(actor.load.remote(config, modality, n_workers, strict))
+    except BaseException:
+        ray.kill(actor)  # or it keeps its CPUs for as long as somebody looks at the error
+        raise
     return actor
 
 
@@ -122,13 +131,52 @@ def cause_of(error: RayError) -> BaseException:
 
 
 def is_users_mistake(error: BaseException) -> bool:
-    """Whether trying again cannot help because the input is wrong."""
-    return isinstance(error, AtlasError) and error.exit_code == 2
+    """Whether the input is wrong, so that no unit of work can do better.
+
+    What a unit does not find in the atlas is that unit's trouble.
+    """
+    wrong = isinstance(error, AtlasError) and error.exit_code == 2
+    return wrong and not isinstance(error, NotInAtlasError)
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether there is no room left to write, which no retry mends."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    """Whether there is no room left to write, here or in what the error came from.
+
+    delta-rs tells it in words only.
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    said = any(text in str(error) for text in _FULL_TEXTS)
+    return said or (error.__cause__ is not None and is_full_disk(error.__cause__))
+
+
+def is_hopeless(error: BaseException) -> bool:
+    """Whether the same again would end the same: wrong input, no room, no right to write."""
+    if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+        return True
+    ours = isinstance(error, AtlasError) and not isinstance(error, CommitError)
+    return ours or is_full_disk(error)
+
+
+def count_fitting(workers: WorkerSpec) -> int:
+    """How many workers find room on the Ray cluster at once; one that may grow has room for all.
+
+    Raises:
+        ConfigError: this machine has no room for a single one, which would wait for ever.
+    """
+    if ray_address():
+        return workers.actors
+    there = ray.cluster_resources()
+    asked = {"CPU": workers.num_cpus, "GPU": workers.num_gpus}
+    rooms = {name: there.get(name, 0.0) // n for name, n in asked.items() if n > 0}
+    for name, room in rooms.items():
+        if room < 1:
+            raise ConfigError(
+                f"workers.num_{name.lower()}s: {asked[name]:g} asked for each worker, and this "
+                f"machine has {there.get(name, 0.0):g}; ask for less, or set RAY_ADDRESS to a "
+                "cluster that has more"
+            )
+    return int(min(rooms.values()))
 
 
 def run_on_actors(

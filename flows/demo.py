@@ -49,24 +49,29 @@ QUERIES = (
     (
         "Which heads look at the token before?",
         """
-SELECT layer, head, round(previous_token, 3) AS previous_token, round(entropy, 3) AS entropy
-FROM head_measures WHERE model = '{model}' ORDER BY previous_token DESC LIMIT 5""",
+SELECT layer, head, round(previous_token, 3) AS previous_token,
+       round(entropy, 3) AS entropy
+FROM head_measures WHERE model = '{model}'
+ORDER BY previous_token DESC LIMIT 5""",
     ),
     (
-        "How far can the maps be trusted? (-1 and 1 are ideal)",
+        "How far can the maps be trusted? (ideal are -1 and 1)",
         """
-SELECT method, dims, count(*) AS maps, round(avg(score_spearman), 3) AS score_spearman,
+SELECT method, dims, count(*) AS maps,
+       round(avg(score_spearman), 3) AS score_spearman,
        round(avg(top_key_recall_3), 3) AS top_key_recall_3
-FROM current_maps WHERE model = '{model}' GROUP BY ALL ORDER BY score_spearman""",
+FROM current_maps WHERE model = '{model}'
+GROUP BY ALL ORDER BY score_spearman""",
     ),
     (
-        "Which keys answer the word “class” most strongly in head {layer}.{head}, in any sentence?",
+        "Which keys does a “class” query like best, in layer {layer}, head {head}?",
         """
 WITH asked AS (
   SELECT vector FROM queries JOIN tokens USING (model, sequence_id, position)
   WHERE model = '{model}' AND layer = {layer} AND head = {head}
     AND ltrim(token, 'Ġ▁') = 'class' ORDER BY sequence_id LIMIT 1)
-SELECT token, count(*) AS n, round(max(list_dot_product(asked.vector, keys.vector)), 1) AS product
+SELECT token, count(*) AS n,
+       round(max(list_dot_product(asked.vector, keys.vector)), 1) AS product
 FROM keys JOIN tokens USING (model, sequence_id, position), asked
 WHERE model = '{model}' AND layer = {layer} AND kv_head = {kv_head}
 GROUP BY token ORDER BY product DESC LIMIT 5""",

@@ -15,17 +15,28 @@ _QUIET = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-    "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "TOKENIZERS_PARALLELISM": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+
+_ONE_LINE = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
+}
+"""Prefect logs each error with its traceback; the command line says it in one line instead."""
 
 
 def prepare_environment() -> None:
     """Set what keeps the libraries quiet and lets workers share compiled code."""
-    for name, value in _QUIET.items():
+    quiet = dict(_QUIET)
+    if not is_debugging():
+        quiet |= _ONE_LINE
+    if prefect_url() is None:
+        quiet["PREFECT_LOGGING_TO_API_ENABLED"] = "false"  # nobody will look at them
+    for name, value in quiet.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
 
@@ -43,9 +54,14 @@ def worker_environment() -> dict[str, str]:
 
 def ray_address() -> str | None:
     """The Ray cluster to use; None means to start one here."""
-    return os.environ.get("RAY_ADDRESS")
+    return os.environ.get("RAY_ADDRESS") or None
 
 
 def prefect_url() -> str | None:
     """The Prefect server to use; None means an ephemeral one."""
-    return os.environ.get("PREFECT_API_URL")
+    return os.environ.get("PREFECT_API_URL") or None
+
+
+def is_debugging() -> bool:
+    """Whether errors come with their traceback: QKATLAS_DEBUG=1."""
+    return os.environ.get("QKATLAS_DEBUG", "0") not in ("", "0")

@@ -31,6 +31,11 @@ class HeadTask:
     """Of the atlas when the task was made; an older copy in the worker is read again."""
     job: HeadJob
 
+    @property
+    def place(self) -> str:
+        """The head in words."""
+        return f"{self.job.model}, layer {self.job.layer}, head {self.job.head}"
+
 
 @dataclass(frozen=True)
 class MadeMap:
@@ -60,10 +65,30 @@ def map_head(task: HeadTask) -> list[MadeMap]:
     return [_keep_map(task, index, head, found) for index, found in enumerate(made)]
 
 
-def _keep_map(task: HeadTask, index: int, head: HeadVectors, made: HeadMap | Exception) -> MadeMap:
+def describe_failed_maps(task: HeadTask, reason: str) -> list[Row]:
+    """Ledger rows of all maps of a head that could not even be begun."""
+    return [_failed_row(task, index, reason) for index in range(len(task.job.specs))]
+
+
+def _failed_row(task: HeadTask, index: int, reason: str) -> Row:
+    spec = task.job.specs[index]
+    return {
+        **_map_row(task, index),
+        "n_queries": 0,
+        "n_keys": 0,
+        "status": "failed",
+        "reason": reason[:2000],
+        "parameters": dumps({"settings": settings_of(spec)}),
+        "joint": dumps({"method": spec.joint}),
+        "backend": "",
+        "seconds": 0.0,
+    }
+
+
+def _map_row(task: HeadTask, index: int) -> Row:
+    """What a map's ledger row says before the map is made."""
     job, spec = task.job, task.job.specs[index]
-    settings = settings_of(spec)
-    row: Row = {
+    return {
         "map_id": job.map_ids[index],
         "part": 0,
         "model": job.model,
@@ -72,21 +97,17 @@ def _keep_map(task: HeadTask, index: int, head: HeadVectors, made: HeadMap | Exc
         "method": spec.method,
         "dims": spec.dims,
         "seed": spec.seed,
-        "n_queries": len(head.queries),
-        "n_keys": len(head.keys),
         "replaces": job.replaces[index],
     }
+
+
+def _keep_map(task: HeadTask, index: int, head: HeadVectors, made: HeadMap | Exception) -> MadeMap:
     if isinstance(made, Exception):
-        failed = {
-            "status": "failed",
-            "reason": f"{type(made).__name__}: {made}"[:2000],
-            "parameters": dumps({"settings": settings}),
-            "joint": dumps({"method": spec.joint}),
-            "backend": "",
-            "seconds": 0.0,
-        }
-        return MadeMap(row | failed, [])
+        return MadeMap(_failed_row(task, index, f"{type(made).__name__}: {made}"), [])
+    settings = settings_of(task.job.specs[index])
     kept = {
+        "n_queries": len(head.queries),
+        "n_keys": len(head.keys),
         "status": "ok",
         "parameters": dumps({"settings": settings, **made.parameters}),
         "joint": dumps(made.joint),
@@ -94,7 +115,8 @@ def _keep_map(task: HeadTask, index: int, head: HeadVectors, made: HeadMap | Exc
         "seconds": made.seconds,
         **asdict(made.fidelity),
     }
-    return MadeMap(row | kept, [_write_points(task, job.map_ids[index], head, made)])
+    files = [_write_points(task, task.job.map_ids[index], head, made)]
+    return MadeMap(_map_row(task, index) | kept, files)
 
 
 def _write_points(task: HeadTask, map_id: str, head: HeadVectors, made: HeadMap) -> WrittenFile:

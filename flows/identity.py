@@ -1,10 +1,9 @@
 """Is this the model that the atlas knows under its key? Decided from files, without torch."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from json import dumps
 from typing import Any
-
-import pyarrow as pa
 
 from flows.config import RunConfig
 from pipeline.model_files import find_model, hash_tokenizer, hash_weights
@@ -62,12 +61,13 @@ def identify(config: RunConfig) -> Identity:
 def known_models(snapshot: Snapshot | None, key: str, modality: str) -> list[Row]:
     """The rows of `models` that a run of this key fills: one a stack, checked rows first.
 
-    Of a two-tower model a text corpus fills the text tower only, and images the other.
+    Of a two-tower model a text corpus fills the text tower only, and images the other. A row
+    counts from the moment it is there, captured shards or not: whoever comes after a run that
+    stopped early is held to its settings.
     """
     if snapshot is None:
         return []
     other = f"{key}--vision" if modality == "text" else f"{key}--text"
-    live = _live_models(snapshot)
     found: dict[str, Row] = {}
     rows = sorted(
         snapshot.rows("models").to_pylist(), key=lambda row: row["attention_max_abs_error"] is None
@@ -75,18 +75,12 @@ def known_models(snapshot: Snapshot | None, key: str, modality: str) -> list[Row
     for row in rows:
         model = row["model"]
         own = model == key or model.startswith(f"{key}--")
-        if own and model != other and model in live:
+        if own and model != other:
             found.setdefault(model, row)
     return list(found.values())
 
 
-def _live_models(snapshot: Snapshot) -> set[str]:
-    """Models with a shard that is not dropped."""
-    shards: pa.Table = snapshot.newest_shards().select(["model", "status"])
-    return {row["model"] for row in shards.to_pylist() if row["status"] != "dropped"}
-
-
-def check_identity(config: RunConfig, identity: Identity, known: list[Row]) -> None:
+def check_identity(config: RunConfig, identity: Identity, known: Iterable[Row]) -> None:
     """Refuse another capture under a key that is taken.
 
     Raises:

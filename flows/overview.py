@@ -1,11 +1,17 @@
-"""What a person sees of an atlas: its contents in tables, and the demonstration's answers."""
+"""What a person sees of an atlas: its contents in tables, and the demonstration's answers.
+
+Tables fit a terminal of 80 columns.
+"""
 
 import os
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
@@ -13,22 +19,25 @@ from flows.config import RunConfig
 from flows.demo import QUERIES
 from store.atlas import Atlas
 
-_CONTENTS = """
-SELECT s.model, s.corpus, count(*) FILTER (status = 'done') AS shards,
-    count(*) FILTER (status = 'planned') AS planned,
-    count(*) FILTER (status = 'quarantined') AS quarantined,
-    sum(n_sequences) FILTER (status = 'done') AS sequences,
-    sum(n_tokens) FILTER (status = 'done') AS tokens,
-    sum(n_rejects) FILTER (status = 'done') AS rejects,
-    sum(n_truncated) FILTER (status = 'done') AS truncated,
-    sum(bytes) FILTER (status = 'done') AS bytes
-FROM shards s WHERE status <> 'dropped' GROUP BY ALL ORDER BY ALL
-"""
+Row = dict[str, Any]
 
 _MODELS = """
 SELECT model, architecture, n_layers AS layers, n_heads AS heads, n_kv_heads AS kv_heads, d_head,
-    precision, attention_stored_max_abs_error AS attention_error
+    precision, attention_stored_max_abs_error AS error
 FROM models ORDER BY model
+"""
+
+_CAPTURED = """
+SELECT model, corpus,
+    sum(n_sequences) FILTER (status = 'done')::BIGINT AS sequences,
+    sum(n_tokens) FILTER (status = 'done')::BIGINT AS tokens,
+    sum(bytes) FILTER (status = 'done')::BIGINT AS bytes,
+    count(*) FILTER (status = 'done') AS done,
+    count(*) FILTER (status = 'planned') AS waiting,
+    count(*) FILTER (status = 'quarantined') AS given_up,
+    sum(n_rejects) FILTER (status = 'done')::BIGINT AS rejects,
+    sum(n_truncated) FILTER (status = 'done')::BIGINT AS truncated
+FROM shards WHERE status <> 'dropped' GROUP BY ALL ORDER BY ALL
 """
 
 _MAPS = """
@@ -43,17 +52,45 @@ SELECT 'shard ' || shard_id AS what, reason FROM shards WHERE status = 'quaranti
 UNION ALL SELECT 'map ' || map_id, reason FROM maps WHERE status = 'failed' LIMIT 20
 """
 
+_ECHO_HEAD = """
+SELECT layer, head, kv_head FROM heads JOIN head_measures USING (model, layer, head)
+WHERE model = ? ORDER BY same_token DESC NULLS LAST, layer, head LIMIT 1
+"""
+
 
 def show_status(uri: str, console: Console) -> None:
     """Print what an atlas holds, what waits, and what went wrong."""
     with Atlas(uri) as atlas:
-        for title, query in (("Models", _MODELS), ("Captured", _CONTENTS), ("Maps", _MAPS)):
-            console.print(_table(title, atlas.sql(query)))
-        trouble = atlas.sql(_TROUBLE)
-        if len(trouble):
-            console.print(_table("Failed", trouble))
+        show_contents(atlas, console)
+        trouble = atlas.sql(_TROUBLE).to_pylist()
+        for row in trouble:
+            console.print(f"[red]{escape(row['what'])}[/]: {escape(row['reason'] or '')}")
         for source in find_vanished_files(atlas):
-            console.print(f"[yellow]gone, its sequences stay:[/] {source}")
+            console.print(f"[yellow]gone, its sequences stay:[/] {escape(source)}")
+
+
+def show_contents(atlas: Atlas, console: Console) -> None:
+    """Print the models, what was captured of which corpus, and the maps."""
+    models = atlas.sql(_MODELS)
+    if not len(models):
+        console.print("the atlas holds no captured sequence yet")
+    captured = [_captured_row(row) for row in atlas.sql(_CAPTURED).to_pylist()]
+    _print_rows("Models", models.to_pylist(), console)
+    _print_rows("Captured", captured, console)
+    _print_rows("Maps", atlas.sql(_MAPS).to_pylist(), console)
+
+
+def _captured_row(row: Row) -> Row:
+    """A corpus of a model, with what is unusual about it in words."""
+    names = ("model", "corpus", "sequences", "tokens", "bytes")
+    return {name: row[name] for name in names} | {"shards": ", ".join(_shard_words(row))}
+
+
+def _shard_words(row: Row) -> Iterator[str]:
+    yield f"{row['done']:,}"
+    for name in ("waiting", "given_up", "rejects", "truncated"):
+        if row[name]:
+            yield f"{row[name]:,} {name.replace('_', ' ')}"
 
 
 def find_vanished_files(atlas: Atlas) -> list[str]:
@@ -64,45 +101,67 @@ def find_vanished_files(atlas: Atlas) -> list[str]:
 
 def show_demo(config: RunConfig, path: Path, console: Console) -> None:
     """Print the demonstration's summary, three questions with answers, and what to try next."""
-    uri = os.path.relpath(config.atlas)
+    model = config.model.key
     with Atlas(config.atlas) as atlas:
-        console.print(_table("Atlas", atlas.sql(_MODELS)))
-        console.print(_table("Captured", atlas.sql(_CONTENTS)))
-        head = _strongest_content_head(atlas, config.model.key)
-        for question, query in QUERIES:
-            filled = query.strip().format(model=config.model.key, **head)
-            console.rule(question.format(**head), align="left")
+        console.rule(f"The atlas in {os.path.relpath(config.atlas)}", align="left")
+        show_contents(atlas, console)
+        found = atlas.sql(_ECHO_HEAD, [model]).to_pylist()
+        head = found[0] if found else {"layer": 0, "head": 0, "kv_head": 0}
+        for number, (question, query) in enumerate(QUERIES, start=1):
+            filled = query.strip().format(model=model, **head)
+            console.print()
+            console.rule(f"{number}. {question.format(**head)}", align="left")
             console.print(Syntax(filled, "sql", background_color="default", word_wrap=True))
-            console.print(_table("", atlas.sql(filled)))
+            _print_rows("", atlas.sql(filled).to_pylist(), console)
+    _show_commands(config, path, console)
+
+
+def _show_commands(config: RunConfig, path: Path, console: Console) -> None:
+    """Print commands to try, ready to be pasted."""
+    model, uri = config.model.key, shlex.quote(os.path.relpath(config.atlas))
+    configuration = shlex.quote(os.path.relpath(path))
+    commands = {
+        "what the atlas holds, and its views for SQL": (
+            f"status --atlas {uri}",
+            f"sql --atlas {uri} 'SHOW TABLES'",
+        ),
+        "your own question, as table, json, csv, arrow or parquet": (
+            f"sql --atlas {uri} --format csv \\\n      "
+            f"\"SELECT layer, head, entropy FROM head_measures WHERE model = '{model}'\"",
+        ),
+        "the atlas against the model's own attention": (f"verify {configuration}",),
+        "one more map of every head, in 3-D": (
+            f"run {configuration} \\\n      "
+            "--set 'maps=[{method: umap, dims: 3, max_tokens: 1000}]'",
+        ),
+        "a run of your own: copy and change an example": ("plan examples/encoder_on_text.yaml",),
+    }
+    console.print()
     console.rule("Try next", align="left")
-    for command in (
-        f"qkatlas status --atlas {uri}",
-        f"qkatlas sql --atlas {uri} 'SHOW TABLES'",
-        f"qkatlas sql --atlas {uri} 'SELECT * FROM head_measures ORDER BY entropy' --format csv",
-        f"qkatlas verify {path}",
-        f"qkatlas run {path} --set 'maps=[{{method: umap, dims: 3, max_tokens: 1000}}]'",
-    ):
-        console.print(f"  .venv/bin/{command}", soft_wrap=True, highlight=False)
+    for purpose, lines in commands.items():
+        console.print(f"  [dim]# {purpose}[/]")
+        for line in lines:
+            console.print(f"  .venv/bin/qkatlas {escape(line)}", soft_wrap=True, highlight=False)
 
 
-def _strongest_content_head(atlas: Atlas, model: str) -> dict[str, Any]:
-    """The head that looks most at other occurrences of the same token."""
-    found = atlas.sql(
-        """SELECT layer, head, kv_head FROM heads JOIN head_measures USING (model, layer, head)
-        WHERE model = ? ORDER BY same_token DESC NULLS LAST, layer, head LIMIT 1""",
-        [model],
+def _print_rows(title: str, rows: list[Row], console: Console) -> None:
+    """Print rows as a table; nothing where there are none."""
+    if not rows:
+        return
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    return dict(found.to_pylist()[0])
-
-
-def _table(title: str, rows: pa.Table) -> Table:
-    table = Table(title=title or None, title_justify="left")
-    for field in rows.schema:
-        is_text = pa.types.is_string(field.type)
-        table.add_column(field.name, justify="left" if is_text else "right")
-    for row in rows.to_pylist():
+    for name, value in rows[0].items():
+        is_text = isinstance(value, str)
+        header = name.replace("_", " ") if title else name
+        table.add_column(header, justify="left" if is_text else "right", overflow="fold")
+    for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
-    return table
+    console.print(table)
 
 
 def _cell(name: str, value: Any) -> str:
@@ -110,8 +169,9 @@ def _cell(name: str, value: Any) -> str:
         return "–"
     if name == "bytes":
         return f"{value / 1e6:,.1f} MB"
-    if name.endswith("_error"):
+    if name == "error":
         return f"{value:.1e}"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) and name not in ("layer", "head") else str(value)
+    is_count = isinstance(value, int) and name not in ("layer", "head")
+    return f"{value:,}" if is_count else escape(str(value))

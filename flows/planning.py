@@ -1,28 +1,28 @@
 """From new rows to planned shards in the ledger, exactly once, whoever else plans.
 
-Order of commits: files, models, heads, shards. A plan that another driver was faster with is
-dropped; the caller looks again what remains.
+Order of commits: files, models, heads, shards. A plan is committed only while the ledger still
+ends where the plan begins; else another driver was faster, and the caller looks again what remains.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from json import dumps, loads
+from json import dumps
 from typing import Any, Protocol
 
-import pyarrow as pa
 import xxhash
 from deltalake import DeltaTable
 
 from flows.config import RunConfig
 from flows.identity import Row
-from flows.work import ModelRows, NewRows, Work
+from flows.work import ModelRows, NewRows, Work, find_coverage, limit_left
 from pipeline.readers import Unit
 from pipeline.scan import PlannedShard, Scan, ScanRange
 from pipeline.sizes import Sizes
 from store.errors import BudgetError
-from store.lake import Lake, next_version
+from store.lake import SHARDS, Lake, next_version
+from store.snapshot import NEWEST_SHARDS, open_table, select
 
-_PLAN, _FILES, _MODELS = "plan", "files", "models"
+_FILES, _MODELS = "files", "models"
 
 
 class Planner(Protocol):
@@ -47,6 +47,8 @@ class Plan:
 
     models: tuple[str, ...]
     rows: tuple[NewRows, ...]
+    limit: int | None
+    """Sequences that could still be taken; None means no limit."""
     scan: Scan
     sizes: dict[str, Sizes]
 
@@ -69,7 +71,8 @@ def make_plan(work: ModelRows, planner: Planner) -> Plan:
     ranges = [ScanRange(item.file, item.first_row) for item in work.rows]
     scan = planner.scan(ranges, work.limit)
     models = work.models or tuple(planner.models())
-    return Plan(models, work.rows, scan, planner.measure_sizes(scan.probe) if scan.probe else {})
+    sizes = planner.measure_sizes(scan.probe) if scan.probe else {}
+    return Plan(models, work.rows, work.limit, scan, sizes)
 
 
 def check_budget(config: RunConfig, work: Work, plans: Sequence[Plan]) -> None:
@@ -94,11 +97,9 @@ def commit_plan(config: RunConfig, work: Work, plan: Plan, planner: Planner, lak
         CaptureMismatchError, UnsupportedModelError: the model cannot be captured faithfully.
         CommitError: the lake did not take it.
     """
-    known = {row["model"] for row in work.known}
-    if not known.issuperset(plan.models):
-        models, heads = planner.describe(plan.scan.probe)
-    else:
-        models, heads = [], []
+    known = _models_in("heads", lake)
+    is_known = known.issuperset(plan.models)
+    models, heads = ([], []) if is_known else planner.describe(plan.scan.probe)
     ordinals = _commit_files(config, plan, lake)
     settings = asdict(work.identity)
     _append_missing(lake, "models", [{**settings, **row} for row in models])
@@ -109,11 +110,13 @@ def commit_plan(config: RunConfig, work: Work, plan: Plan, planner: Planner, lak
 def _commit_files(config: RunConfig, plan: Plan, lake: Lake) -> list[int]:
     """Register files and their new row counts; returns the ordinal of each."""
     ordinals: list[int] = []
+    name = config.corpus.name
 
     def make_rows(handle: DeltaTable) -> list[Row]:
         rows = handle.to_pyarrow_table().to_pylist()
         following = 1 + max((row["ordinal"] for row in rows), default=-1)
-        known = {row["source"]: row["ordinal"] for row in rows if row["corpus"] == _name(config)}
+        known = {row["source"]: row["ordinal"] for row in rows if row["corpus"] == name}
+        there = {tuple(sorted(row.items())) for row in rows if row["corpus"] == name}
         ordinals.clear()
         new = []
         for item, n_rows in zip(plan.rows, plan.scan.n_rows, strict=False):
@@ -121,14 +124,14 @@ def _commit_files(config: RunConfig, plan: Plan, lake: Lake) -> list[int]:
             following = max(following, ordinal + 1)
             ordinals.append(ordinal)
             row = {
-                "corpus": _name(config),
+                "corpus": name,
                 "ordinal": ordinal,
                 "source": item.file.source,
                 "bytes": item.file.bytes,
                 "fingerprint": item.fingerprint,
                 "n_rows": n_rows,
             }
-            if row not in rows:
+            if tuple(sorted(row.items())) not in there:
                 new.append(row)
         return new
 
@@ -136,8 +139,9 @@ def _commit_files(config: RunConfig, plan: Plan, lake: Lake) -> list[int]:
     return ordinals
 
 
-def _name(config: RunConfig) -> str:
-    return config.corpus.name
+def _models_in(table: str, lake: Lake) -> set[str]:
+    found = open_table(lake.uri, table).to_pyarrow_table(columns=["model"])
+    return set(found["model"].to_pylist())
 
 
 def _append_missing(lake: Lake, table: str, rows: list[Row]) -> None:
@@ -152,13 +156,12 @@ def _append_missing(lake: Lake, table: str, rows: list[Row]) -> None:
 
 
 def _commit_shards(config: RunConfig, plan: Plan, ordinals: Sequence[int], lake: Lake) -> None:
-    """Append the planned shards, unless another driver planned any of their rows."""
+    """Append the planned shards, all or none."""
 
     def make_rows(handle: DeltaTable) -> list[Row]:
-        shards = pa.table(handle.to_pyarrow_table())
-        if _overlaps(config, plan, ordinals, shards):
+        if not _is_current(config, plan, ordinals, handle):
             return []
-        version = next_version(handle, _PLAN)
+        version = next_version(handle, SHARDS.plan)
         return [
             _shard_row(config, plan, shard, model, ordinals, version)
             for shard in plan.scan.shards
@@ -166,26 +169,24 @@ def _commit_shards(config: RunConfig, plan: Plan, ordinals: Sequence[int], lake:
         ]
 
     if plan.scan.shards:
-        lake.append("shards", make_rows, _PLAN)
+        lake.append("shards", make_rows, SHARDS.plan)
 
 
-def _overlaps(config: RunConfig, plan: Plan, ordinals: Sequence[int], shards: pa.Table) -> bool:
-    """Whether the ledger holds rows of this plan already."""
-    dropped = {row["shard_id"] for row in shards.to_pylist() if row["status"] == "dropped"}
-    ours = {
-        ordinals[part.file]: part.first_row
-        for shard in reversed(plan.scan.shards)
-        for part in reversed(shard.parts)
-    }
-    for row in shards.to_pylist():
-        if row["model"] not in plan.models or row["corpus"] != _name(config):
-            continue
-        if row["shard_id"] in dropped:
-            continue
-        for ordinal, _, last in loads(row["file_rows"]):
-            if ordinal in ours and last >= ours[ordinal]:
-                return True
-    return False
+def _is_current(config: RunConfig, plan: Plan, ordinals: Sequence[int], handle: DeltaTable) -> bool:
+    """Whether the ledger still ends where the plan begins, for each of its models.
+
+    All or none: models of one plan were equally far when it was made, and a driver that was
+    faster with one of them makes the others wait for a look of a few milliseconds.
+    """
+    newest = select(NEWEST_SHARDS, shards=handle.to_pyarrow_table())
+    begins = [(ordinal, item.first_row) for ordinal, item in zip(ordinals, plan.rows, strict=False)]
+    for model in plan.models:
+        covered, taken = find_coverage(newest, model, config.corpus.name)
+        if limit_left(config.capture.sample, taken) != plan.limit:
+            return False
+        if any(covered.get(ordinal, 0) != first for ordinal, first in begins):
+            return False
+    return True
 
 
 def _shard_row(
@@ -197,12 +198,12 @@ def _shard_row(
     version: int,
 ) -> dict[str, Any]:
     parts = [(ordinals[part.file], part.first_row, part.last_row) for part in shard.parts]
-    place = f"{model} {_name(config)} {parts[0][0]} {parts[0][1]} {version}"
+    place = f"{model} {config.corpus.name} {parts[0][0]} {parts[0][1]} {version}"
     sizes = plan.sizes.get(model)
     return {
         "shard_id": xxhash.xxh64_hexdigest(place.encode()),
         "model": model,
-        "corpus": _name(config),
+        "corpus": config.corpus.name,
         "first_ordinal": parts[0][0],
         "first_row": parts[0][1],
         "last_ordinal": parts[-1][0],

@@ -27,12 +27,15 @@ def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] 
     if work.is_done:
         return None
     console.print("[dim]starting Prefect and Ray …")
-    from flows.build import build_atlas
+    from flows.build import PrefectServer, build_atlas
     from flows.session import Session
 
+    server = PrefectServer()
     with show_bars(console) as bars:
         session = Session(config, strict, bars)
         try:
+            session.start()
+            server.wait()
             results: list[Any] = build_atlas(session)
         finally:
             session.close()

@@ -4,9 +4,10 @@ All heads of a model share one sample: whole sequences in hash order.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from json import dumps, loads
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,15 @@ from store.atlas import Atlas
 
 Ints = NDArray[np.int64]
 
+_CAPTURE = (
+    "weights_sha256",
+    "tokenizer_sha256",
+    "dtype",
+    "precision",
+    "max_length",
+    "special_tokens",
+)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -29,11 +39,14 @@ class Sample:
     corpora: str
     """Their corpora, a JSON list."""
     n_tokens: int
+    capture: str = ""
+    """What they were captured with: a key that was dropped may come back with other weights."""
 
     @property
     def digest(self) -> str:
-        """A token that changes with any sequence."""
-        return xxhash.xxh64_hexdigest(self.sequence_ids.tobytes())
+        """A token that changes with any sequence and with the capture."""
+        ids = self.sequence_ids.astype("<i8").tobytes()
+        return xxhash.xxh64_hexdigest(f"{self.capture} {self.n_tokens} ".encode() + ids)
 
 
 @dataclass(frozen=True)
@@ -84,43 +97,111 @@ def _take(sequences: pa.Table, indices: Ints) -> Sample:
     return Sample(ids, dumps(corpora), int(pc.sum(taken["n_tokens"]).as_py() or 0))
 
 
-def name_map(model: str, layer: int, head: int, spec: MapSpec, sample: Sample) -> str:
-    """The id of a map: the same head, settings and sequences give the same id."""
-    place = dumps([model, layer, head, settings_of(spec), sample.digest])
+def name_map(
+    model: str, layer: int, head: int, spec: MapSpec, sample: Sample, again: int = 0
+) -> str:
+    """The id of a map: the same head, settings and sequences give the same id.
+
+    Args:
+        model: model key.
+        layer: from 0.
+        head: query head, from 0.
+        spec: settings of the map.
+        sample: its sequences.
+        again: how often it was made before and then dropped or replaced by one of other sequences.
+    """
+    place = dumps([model, layer, head, settings_of(spec), sample.digest, again])
     return xxhash.xxh64_hexdigest(place.encode())
+
+
+def name_capture(atlas: Atlas, model: str) -> str:
+    """A token of the weights and settings that a model was captured with."""
+    rows = atlas.snapshot.rows("models")
+    own = rows.filter(pc.equal(rows["model"], model)).select(_CAPTURE).to_pylist()
+    return xxhash.xxh64_hexdigest(dumps(own[0] if own else {}, sort_keys=True).encode())
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the ledger of maps holds."""
+
+    ok: set[str]
+    spent: set[str]
+    """Maps that were dropped or that another took the place of: their names are not used again."""
+    current: dict[tuple[Any, ...], str]
+    """The map of each series that nobody replaces."""
+
+    @classmethod
+    def read(cls, newest: pa.Table) -> Self:
+        rows = [row for row in newest.to_pylist() if row["part"] == 0]
+        ok = {row["map_id"]: row for row in rows if row["status"] == "ok"}
+        replaced = {row["replaces"] for row in ok.values()}
+        dropped = {row["map_id"] for row in rows if row["status"] == "dropped"}
+        current = {_series(row): name for name, row in ok.items() if name not in replaced}
+        return cls(set(ok), replaced | dropped, current)
 
 
 def find_map_jobs(specs: Sequence[MapSpec], atlas: Atlas, models: Sequence[str]) -> list[HeadJob]:
     """Heads without the maps that are asked for, over the sequences visible now."""
-    newest = [row for row in atlas.snapshot.newest_maps().to_pylist() if row["part"] == 0]
-    made = {row["map_id"]: row for row in newest if row["status"] == "ok"}
-    replaced = {row["replaces"] for row in made.values()}
-    current = {_series(row): name for name, row in made.items() if name not in replaced}
+    made = _Made.read(atlas.snapshot.newest_maps())
     jobs = []
-    for model in models:
+    for model in models if specs else ():
         sequences = atlas.sequences(model)
         if not len(sequences):
             continue
-        heads = list_heads(atlas, model)
-        for sample, group in _by_sample(specs, sequences):
-            for layer, head in heads:
-                ids = [name_map(model, layer, head, spec, sample) for spec in group]
-                missing = [index for index, name in enumerate(ids) if name not in made]
-                if missing:
-                    wanted = tuple(group[index] for index in missing)
-                    places = [(model, layer, head, dumps(settings_of(spec))) for spec in wanted]
-                    names = tuple(ids[index] for index in missing)
-                    older = tuple(current.get(place) for place in places)
-                    jobs.append(HeadJob(model, layer, head, sample, wanted, names, older))
+        groups = _by_sample(specs, sequences, name_capture(atlas, model))
+        for layer, head in list_heads(atlas, model):
+            jobs += _jobs_of_head(made, model, layer, head, groups)
     return jobs
 
 
-def _by_sample(specs: Sequence[MapSpec], sequences: pa.Table) -> list[tuple[Sample, list[MapSpec]]]:
+def _jobs_of_head(
+    made: _Made, model: str, layer: int, head: int, groups: Sequence[tuple[Sample, list[MapSpec]]]
+) -> list[HeadJob]:
+    """Jobs for a head's missing maps, one a sample; a map that is asked for is not replaced."""
+    asked = [
+        (sample, spec, _unspent_name(made, model, layer, head, spec, sample))
+        for sample, specs in groups
+        for spec in specs
+    ]
+    names = {name for _, _, name in asked}
+    jobs = []
+    for sample, _ in groups:
+        missing = [a for a in asked if a[0] is sample and a[2] not in made.ok]
+        series = [(model, layer, head, dumps(settings_of(spec))) for _, spec, _ in missing]
+        older = [made.current.get(place) for place in series]
+        if missing:
+            job = HeadJob(
+                model,
+                layer,
+                head,
+                sample,
+                specs=tuple(spec for _, spec, _ in missing),
+                map_ids=tuple(name for _, _, name in missing),
+                replaces=tuple(None if name in names else name for name in older),
+            )
+            jobs.append(job)
+    return jobs
+
+
+def _unspent_name(
+    made: _Made, model: str, layer: int, head: int, spec: MapSpec, sample: Sample
+) -> str:
+    names = (name_map(model, layer, head, spec, sample, again) for again in count())
+    return next(name for name in names if name not in made.spent)
+
+
+def _by_sample(
+    specs: Sequence[MapSpec], sequences: pa.Table, capture: str
+) -> list[tuple[Sample, list[MapSpec]]]:
     """Maps that are made of the same sequences, together, so that they share neighbours."""
     groups: dict[tuple[int, int], list[MapSpec]] = {}
-    for spec in specs:
+    for spec in dict.fromkeys(specs):
         groups.setdefault((spec.seed, spec.max_tokens), []).append(spec)
-    return [(take_tokens(sequences, *key), group) for key, group in groups.items()]
+    return [
+        (replace(take_tokens(sequences, *key), capture=capture), group)
+        for key, group in groups.items()
+    ]
 
 
 def settings_of(spec: MapSpec) -> dict[str, Any]:
@@ -146,8 +227,8 @@ def find_measure_jobs(
     spec: MeasureSpec | None, atlas: Atlas, models: Sequence[str]
 ) -> list[HeadJob]:
     """Heads whose newest measures were taken over other sequences, or that have none."""
-    jobs = []
-    for model in models:
+    jobs: list[HeadJob] = []
+    for model in models if spec else ():
         sequences = atlas.sequences(model)
         if spec is None or not len(sequences):
             continue

@@ -5,13 +5,20 @@ Prefect tasks of them; without Prefect they work the same.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from json import loads
 from typing import Any, TypeVar
 
 from flows.cluster import Done, Failed, run_on_actors, run_tasks
-from flows.head_tasks import HeadTask, MadeMap, map_head, measure_one, prime_maps
+from flows.head_tasks import (
+    HeadTask,
+    MadeMap,
+    describe_failed_maps,
+    map_head,
+    measure_one,
+    prime_maps,
+)
 from flows.identity import Row
 from flows.planning import check_budget, commit_plan, make_plan
 from flows.samples import HeadJob
@@ -136,10 +143,10 @@ def _commit_shards(
     units, lost = [], []
     for outcome in outcomes:
         if isinstance(outcome, Done):
-            units += _shard_units(outcome.result, planned)
+            units += shard_units(outcome.result, planned)
             continue
-        result.failed.append(outcome.reason)
         for shard_id in outcome.work.shard_ids.values():
+            result.failed.append(f"shard {shard_id}: {outcome.reason}")
             quarantined = {"status": "quarantined", "reason": outcome.reason}
             lost.append(planned[shard_id] | quarantined | {"attempt": outcome.work.attempt})
     written = lake.commit(SHARDS, units) if units else []
@@ -154,8 +161,12 @@ def _commit_shards(
         session.steps.advance(planned[unit.row["shard_id"]]["n_tokens"], rate)
 
 
-def _shard_units(report: ShardReport, planned: dict[str, Row]) -> list[Unit]:
-    """A captured shard as ledger rows with files, one a model key."""
+def shard_units(report: ShardReport, planned: dict[str, Row]) -> list[Unit]:
+    """A captured shard as ledger rows with files, one a model key.
+
+    Raises:
+        StageError: it has other rows than were planned.
+    """
     units = []
     for model, shard_id in report.work.shard_ids.items():
         row = planned[shard_id]
@@ -187,10 +198,13 @@ def map_stage(session: Session) -> StageResult:
         ]
         good = [Unit(item.row, item.files) for item in made if item.row["status"] == "ok"]
         bad = [item.row for item in made if item.row["status"] == "failed"]
+        for outcome in outcomes:
+            if isinstance(outcome, Failed):
+                bad += describe_failed_maps(outcome.work, outcome.reason)
         result.done += len(lake.commit(MAPS, good)) if good else 0
         if bad:
             lake.commit_rows(MAPS, bad)
-        result.failed += [row["reason"] for row in bad]
+        result.failed += [f"map {row['map_id']}: {row['reason']}" for row in bad]
 
     jobs = session.find_work().maps
     if any(spec.method == "umap" for job in jobs for spec in job.specs):
@@ -209,6 +223,11 @@ def measure_stage(session: Session) -> StageResult:
         if rows:
             lake.append("measures", lambda handle: _numbered(handle, rows), "measures")
         result.done += sum(isinstance(outcome, Done) for outcome in outcomes)
+        result.failed += [
+            f"measures of {item.work.place}: {item.reason}"
+            for item in outcomes
+            if isinstance(item, Failed)
+        ]
 
     return _head_stage(session, "measure", session.find_work().measures, measure_one, commit)
 
@@ -236,7 +255,6 @@ def _head_stage(
     session.steps.start(stage, len(tasks), "heads")
     for batch in in_batches(run_tasks(function, tasks, session.config)):
         commit(lake, batch, result)
-        result.failed += [item.reason for item in batch if isinstance(item, Failed)]
         session.steps.advance(len(batch))
     session.steps.finish()
     result.seconds = time.monotonic() - started
@@ -277,7 +295,25 @@ def publish_stage(session: Session) -> StageResult:
                 "run `qkatlas verify` and look at the table shards"
             )
         result.done += len(done)
-    lost = [row for row in shards if row["status"] == "quarantined"]
-    result.failed = [f"shard {row['shard_id']}: {row['reason']}" for row in lost]
+    for status in ("quarantined", "planned"):
+        n_shards = sum(row["status"] == status for row in shards)
+        if n_shards:
+            result.counts[f"n_{status}"] = n_shards
     result.seconds = time.monotonic() - started
     return result
+
+
+PLAIN_STAGES: dict[str, Callable[[Session], StageResult]] = {
+    "plan": plan_stage,
+    "extract": extract_stage,
+    "map": map_stage,
+    "measure": measure_stage,
+    "publish": publish_stage,
+}
+
+
+def run_stages(
+    session: Session, stages: Mapping[str, Callable[[Session], StageResult]]
+) -> list[StageResult]:
+    """Run stages in order; Prefect tasks and plain functions alike."""
+    return [run(session) for run in stages.values()]

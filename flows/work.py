@@ -97,7 +97,8 @@ def find_work(config: RunConfig) -> Work:
         find_planned(snapshot, models, config.corpus.name),
         vanished=find_vanished(config, files, snapshot),
     )
-    if visible := find_visible(snapshot, models):
+    asks = config.maps or config.measures
+    if asks and (visible := find_visible(snapshot, models)):
         with Atlas(config.atlas) as atlas:
             work.maps = find_map_jobs(config.maps, atlas, visible)
             work.measures = find_measure_jobs(config.measures, atlas, visible)
@@ -139,11 +140,10 @@ def newest_files(snapshot: Snapshot | None, corpus: str) -> dict[str, Row]:
     """The row with most bytes and rows of each file of a corpus, by source."""
     if snapshot is None:
         return {}
-    found: dict[str, Row] = {}
-    rows = [row for row in snapshot.rows("files").to_pylist() if row["corpus"] == corpus]
-    for row in sorted(rows, key=lambda row: (row["bytes"], row["n_rows"] or -1)):
-        found[row["source"]] = row
-    return found
+    files = snapshot.rows("files")
+    rows = files.filter(pc.equal(files["corpus"], corpus)).to_pylist()
+    rows.sort(key=lambda row: (row["bytes"], -1 if row["n_rows"] is None else row["n_rows"]))
+    return {row["source"]: row for row in rows}
 
 
 def find_new_rows(
@@ -157,31 +157,46 @@ def find_new_rows(
     checked = [_check_file(config, file, known.get(file.source)) for file in files]
     groups: dict[tuple[tuple[tuple[int, int], ...], int], list[str]] = {}
     for model in models:
-        covered, taken = _coverage(snapshot, model, config.corpus.name)
+        covered, taken = _coverage_in(snapshot, model, config.corpus.name)
         groups.setdefault((tuple(sorted(covered.items())), taken), []).append(model)
     if not models:
         groups[((), 0)] = []
     found = []
     for (covered_items, taken), members in groups.items():
-        limit = _limit_left(config.capture.sample, taken)
+        limit = limit_left(config.capture.sample, taken)
         rows = _uncovered(checked, dict(covered_items), known) if limit != 0 else ()
         if rows:
             found.append(ModelRows(tuple(members), rows, limit))
     return found
 
 
-def _limit_left(sample: SampleSpec, taken: int) -> int | None:
+def limit_left(sample: SampleSpec, taken: int) -> int | None:
+    """Sequences that may still be planned; None means no limit."""
     return None if sample.limit is None else max(0, sample.limit - taken)
 
 
-def _coverage(snapshot: Snapshot | None, model: str, corpus: str) -> tuple[dict[int, int], int]:
-    """The row behind the last planned one of each ordinal, and the sequences planned."""
+def _coverage_in(snapshot: Snapshot | None, model: str, corpus: str) -> tuple[dict[int, int], int]:
+    return ({}, 0) if snapshot is None else find_coverage(snapshot.newest_shards(), model, corpus)
+
+
+def find_coverage(shards: pa.Table, model: str, corpus: str) -> tuple[dict[int, int], int]:
+    """How far a model has planned a corpus.
+
+    Args:
+        shards: newest ledger rows.
+        model: model key.
+        corpus: name of the corpus.
+
+    Returns:
+        The row behind the last planned one of each ordinal, and the sequences planned.
+    """
     covered: dict[int, int] = {}
     taken = 0
-    if snapshot is None:
-        return covered, taken
-    for row in _shards_of(snapshot, corpus).to_pylist():
-        if row["model"] != model or row["status"] == "dropped":
+    own = shards.filter(
+        pc.and_(pc.equal(shards["model"], model), pc.equal(shards["corpus"], corpus))
+    )
+    for row in own.select(["status", "n_sequences", "file_rows"]).to_pylist():
+        if row["status"] == "dropped":
             continue
         taken += row["n_sequences"]
         for ordinal, _, last in loads(row["file_rows"]):

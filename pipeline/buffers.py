@@ -104,9 +104,9 @@ class ChunkBuffer:
         block.value_norms[:, rows] = _real_tokens(norms, want.kv_heads, real)[..., 0].T.cpu()
 
     def _to_host(self, vectors: Tensor) -> Tensor:
-        """Vectors on the CPU; rounded first where they lie on another device."""
+        """Float32 vectors on the CPU; rounded first where they lie on another device."""
         if vectors.device.type == "cpu":
-            return vectors  # the writer rounds, beside the next forward pass
+            return vectors.float()  # the writer rounds, beside the next forward pass
         return round_mantissa(vectors.float(), self.precision).cpu()
 
 

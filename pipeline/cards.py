@@ -14,8 +14,6 @@ from pipeline.verify import SiteCheck, check_attention
 
 Row = dict[str, Any]
 
-_PROBES = 3
-
 
 def check_model(
     loaded: LoadedModel,
@@ -24,27 +22,30 @@ def check_model(
     precision: str,
     length: int,
 ) -> list[SiteCheck]:
-    """Check a model on its longest, a middle and its shortest sequence.
+    """Check a model on its longest sequence, repeated up to `length`, and on its shortest.
 
-    A head whose bias depends on the offset is checked on a sequence of `length` tokens, so that
-    the bias is known for every offset that may come.
+    The corpus may grow by sequences of any length up to `length`: windows, chunks and biases must
+    show now. The short sequence has padding behind it, being at most half as long.
+
+    Args:
+        loaded: the model.
+        sites: its calls, from `trace_calls`.
+        encoded: sequences of the corpus, at least one.
+        precision: that vectors will be stored with.
+        length: longest sequence that may come, in tokens.
 
     Raises:
         CaptureMismatchError, UnsupportedModelError: see `check_attention`.
     """
-    ordered = sorted(encoded, key=lambda sequence: -sequence.n_tokens)
-    steps = np.linspace(0, len(ordered) - 1, min(_PROBES, len(ordered))).round().astype(int)
-    chosen = [ordered[step] for step in steps]
-    checks = check_attention(loaded, sites, chosen, precision)
-    has_bias = any(facts.offset_bias is not None for check in checks for facts in check.facts)
-    if has_bias and chosen[0].n_tokens < length:
-        chosen[0] = _stretch(chosen[0], length)
-        checks = check_attention(loaded, sites, chosen, precision)
-    return checks
+    longest = max(encoded, key=lambda sequence: sequence.n_tokens)
+    shortest = min(encoded, key=lambda sequence: sequence.n_tokens)
+    half = max(1, min(shortest.n_tokens, length // 2))
+    chosen = [_resize(longest, length), _resize(shortest, half)]
+    return check_attention(loaded, sites, chosen, precision)
 
 
-def _stretch(sequence: Encoded, length: int) -> Encoded:
-    """A sequence that repeats itself up to a length."""
+def _resize(sequence: Encoded, length: int) -> Encoded:
+    """A text cut or repeated to a length; an image as it is."""
     if sequence.vocab_id is None:
         return sequence
     return replace(

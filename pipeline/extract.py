@@ -107,13 +107,14 @@ class Extractor:
         """Run one batch; when it is out of memory, its halves."""
         try:
             capture_batch(self.loaded, self.sites, buffer, encoded, starts)
+            return
         except torch.OutOfMemoryError:
             if len(encoded) == 1:
                 raise
-            torch.cuda.empty_cache()
-            half = len(encoded) // 2
-            self._capture_batch(buffer, encoded[:half], starts[:half])
-            self._capture_batch(buffer, encoded[half:], starts[half:])
+        torch.cuda.empty_cache()  # behind the except, which keeps the failed pass's tensors alive
+        half = len(encoded) // 2
+        self._capture_batch(buffer, encoded[:half], starts[:half])
+        self._capture_batch(buffer, encoded[half:], starts[half:])
 
     def _write_chunk(
         self,

@@ -37,12 +37,12 @@ def derive_facts(
     soft_cap = call.options.get("softcap")
     sinks = call.options.get("s_aux", call.options.get("sinks"))
     if window is None:
-        window = call.options.get("sliding_window")
+        window = _unseen_window(call, max(query_lengths))
     return [
         HeadFacts(
             scaling=call.scaling,
             mask=mask,
-            window=None if window is None else int(window),
+            window=window,
             soft_cap=None if soft_cap is None else float(soft_cap),
             sink=None if sinks is None else float(sinks.reshape(-1)[head]),
             offset_bias=None if offsets is None else tuple(offsets[head].tolist()),
@@ -114,6 +114,12 @@ def _fit_window(own: Sequence[Tensor]) -> int | None:
             reached = max(reached, int((rows - columns).abs().max()))
         possible = max(possible, part.shape[-2] - 1, part.shape[-1] - 1)
     return reached + 1 if reached < possible else None
+
+
+def _unseen_window(call: AttentionCall, longest: int) -> int | None:
+    """The window that the model names, where it is too wide to show in the call's mask."""
+    window = call.options.get("sliding_window")
+    return int(window) if window is not None and window >= longest else None
 
 
 def _reach(part: Tensor, mask: Mask, window: int | None) -> Tensor:

@@ -56,7 +56,8 @@ def max_length(loaded: LoadedModel, wanted: int) -> int:
     Position tables that begin behind their padding row (RoBERTa) hold that many fewer.
     """
     limits = [wanted]
-    positions = getattr(loaded.model.config, "max_position_embeddings", None)
+    config = getattr(loaded.model.config, "text_config", loaded.model.config)
+    positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
         limits.append(positions)
     if loaded.tokenizer is not None and loaded.tokenizer.model_max_length < _UNLIMITED:
@@ -173,10 +174,11 @@ def image_tokens(loaded: LoadedModel, size: tuple[int, int]) -> tuple[int, tuple
     """
     config = getattr(loaded.model.config, "vision_config", loaded.model.config)
     patch = getattr(config, "patch_size", None)
-    patch = patch[0] if isinstance(patch, list | tuple) else patch
+    if isinstance(patch, list | tuple):
+        patch = patch[0] if len(set(patch)) == 1 else None
     if not isinstance(patch, int):
         raise UnsupportedModelError(
-            f"{loaded.architecture} has no patch_size in its configuration; "
+            f"{loaded.architecture} has no square patch_size in its configuration; "
             "images need a model that cuts them into square patches, such as ViT"
         )
     rows, columns = size[0] // patch, size[1] // patch

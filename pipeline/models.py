@@ -1,9 +1,12 @@
 """Loading a model with its tokenizer or image processor, whatever AutoModel knows."""
 
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 
 from pipeline.model_files import ModelFiles, find_model
@@ -12,6 +15,12 @@ from pipeline.tap import tap_model
 from store.errors import ModelLoadError
 
 Modality = Literal["text", "image"]
+
+_BROKEN = (
+    OSError, ValueError, TypeError, LookupError, RuntimeError, ImportError, EOFError,
+    UnpicklingError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
+"""What transformers and the readers beneath it raise on files that are missing or broken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +87,7 @@ def _load_weights(spec: ModelSpec, files: ModelFiles) -> nn.Module:
             model: nn.Module = AutoModel.from_config(config, dtype=dtype)
             return model
         model = AutoModel.from_pretrained(files.folder, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except _BROKEN as error:
         raise ModelLoadError(
             f"model.name: {spec.name} does not load as an AutoModel: {_reason(error)}"
         ) from error
@@ -93,7 +102,7 @@ def _load_tokenizer(spec: ModelSpec, files: ModelFiles) -> Any:
         options["gguf_file"] = files.gguf
     try:
         return AutoTokenizer.from_pretrained(files.folder, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except _BROKEN as error:
         raise ModelLoadError(
             f"model.name: {spec.name} has no tokenizer that loads, and the corpus is text: "
             f"{_reason(error)}"
@@ -116,7 +125,7 @@ def _load_processor(spec: ModelSpec, files: ModelFiles) -> Any:
         return AutoImageProcessor.from_pretrained(
             files.folder, trust_remote_code=spec.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except _BROKEN as error:
         raise ModelLoadError(
             f"model.name: {spec.name} has no image processor that loads, and the corpus is "
             f"images: {_reason(error)}"

@@ -16,6 +16,8 @@ from pipeline.splitting import TokenSpans
 CountTokens = Callable[[Sequence[Unit]], list[int]]
 
 _BATCH = 256
+_IMAGE_BATCH = 16
+"""Images are held as decoded pixels, some 36 MB for a photograph."""
 _EXACT_UNITS = 20_000
 """So many units are tokenized to count them; behind that one in ten, the rest by length."""
 _EVERY = 10
@@ -77,7 +79,7 @@ class _Scanner:
     early: list[Unit] = field(default_factory=list)
     n_counted: int = 0
     n_seen: int = 0
-    counted_characters: int = 0
+    counted_size: int = 0
     counted_tokens: int = 0
 
     def add(self, index: int, part: ScanRange, item: Unit | Reject, new_file: bool) -> None:
@@ -104,8 +106,6 @@ class _Scanner:
     def _is_full(self, shard: PlannedShard, item: Unit | Reject) -> bool:
         if item.row != item.record_row:
             return False
-        if len(self.held) >= _BATCH:
-            self.count_held()
         return (
             shard.n_rows >= self.capture.shard_rows or shard.n_tokens >= self.capture.shard_tokens
         )
@@ -114,11 +114,11 @@ class _Scanner:
         self.n_seen += 1
         if self.n_seen <= _EXACT_UNITS or self.n_seen % _EVERY == 0:
             self.held.append((shard, unit))
-            if len(self.held) >= _BATCH:
+            if len(self.held) >= _batch(unit):
                 self.count_held()
         else:
-            rate = self.counted_tokens / max(1, self.counted_characters)
-            shard.n_tokens += len(unit.text or "") * rate
+            rate = self.counted_tokens / max(1, self.counted_size)
+            shard.n_tokens += _size(unit) * rate
 
     def count_held(self) -> None:
         """Count the tokens of units that wait for it."""
@@ -126,12 +126,21 @@ class _Scanner:
         for (shard, unit), n_tokens in zip(self.held, counts, strict=True):
             shard.n_tokens += n_tokens
             self.counted_tokens += n_tokens
-            self.counted_characters += len(unit.text or "")
+            self.counted_size += _size(unit)
             self.longest.append((n_tokens, unit))
-            if len(self.early) < _BATCH:
+            if len(self.early) < _batch(unit):
                 self.early.append(unit)
         self.longest = sorted(self.longest, key=lambda entry: -entry[0])[:_LONGEST]
         self.held = []
+
+
+def _size(unit: Unit) -> int:
+    """What tokens are in proportion to: characters, or images."""
+    return 1 if unit.text is None else len(unit.text)
+
+
+def _batch(unit: Unit) -> int:
+    return _IMAGE_BATCH if unit.text is None else _BATCH
 
 
 def scan_files(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,13 @@ class _OpenFile:
             self.table, self.path, self.partition, self.n_rows, size, self.first, self.last
         )
 
+    def discard(self) -> WrittenFile:
+        """Close what is still open, whatever state an error left it in."""
+        for part in (self.writer, self.stream):
+            with suppress(OSError, ValueError, pa.ArrowException):
+                part.close()
+        return WrittenFile(self.table, self.path, self.partition, 0, 0)
+
 
 class ShardWriter:
     """Writes the files of one shard of one or more model keys to the lake, uncommitted."""
@@ -82,12 +90,14 @@ class ShardWriter:
     ) -> list[Future[None]]:
         """Start appending a finished chunk, a row group to each head's file.
 
-        The chunk must not change until all futures are done.
+        Heads of stacks that need this shard no more are left out. The chunk must not change until
+        all futures are done.
         """
         where = (pa.array(sequence_id), pa.array(position))
         return [
             self._pool.submit(self._write_heads, chunk, want, where)
             for want in chunk.wanted.values()
+            if want.model in self._shard_ids
         ]
 
     def _write_heads(
@@ -138,8 +148,7 @@ class ShardWriter:
     def abandon(self) -> None:
         """Give the shard up: close and delete what was written."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for file in self._open.values():
-            delete_files(self._uri, [file.close()])
+        delete_files(self._uri, [file.discard() for file in self._open.values()])
         self._open.clear()
 
 

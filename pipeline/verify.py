@@ -1,11 +1,14 @@
 """Is attention recomputed from captured vectors the model's own? Checked against eager attention.
 
 The reference is an independent forward pass: the same weights with transformers' eager kernel,
-untapped, its attention weights read from what each attention module returns.
+untapped, its attention weights read from what each attention module returns. Both passes run in
+float32 whatever the model's dtype: in bfloat16 two kernels of one model already differ by 0.08
+(SmolLM2), which would hide a wrong mask or refuse a right model.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,8 +28,8 @@ from store.encoding import open_writer, round_mantissa, vector_array
 from store.errors import CaptureMismatchError, UnsupportedModelError
 from store.schema import TABLES
 
-EXACT_LIMIT = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-2}
-"""Largest difference allowed for unrounded vectors, by the dtype of the forward pass."""
+EXACT_LIMIT = 1e-4
+"""Largest difference allowed for unrounded vectors."""
 
 STORED_LIMIT = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 5e-2}
 """Largest difference allowed for stored vectors, by the precision they are rounded to."""
@@ -46,6 +49,7 @@ class SiteCheck:
 
 @dataclass(frozen=True)
 class _Kept:
+    module: nn.Module
     query: Tensor
     key: Tensor
     facts: list[HeadFacts]
@@ -65,13 +69,16 @@ def check_attention(
         precision: that vectors will be stored with.
 
     Raises:
-        CaptureMismatchError: attention differs by more than the limits.
+        CaptureMismatchError: attention differs by more than the limits, or is not finite.
         UnsupportedModelError: a mask or bias cannot be expressed, or eager attention is not shown.
     """
-    encoded = [_cut(sequence, _longest_affordable(sites)) for sequence in encoded]
-    inputs = make_inputs(loaded, encoded)
-    kept = _capture(loaded, inputs)
-    errors = _compare(loaded, inputs, kept, precision)
+    longest = _longest_affordable(sites, len(encoded))
+    encoded = [_cut(sequence, longest) for sequence in encoded]
+    _refuse_overflow(loaded, encoded)
+    with _float32(loaded.model):
+        inputs = make_inputs(loaded, encoded)
+        kept = _capture(loaded, inputs)
+        errors = _compare(loaded, inputs, kept, precision)
     checks = [
         SiteCheck(site, tuple(call.facts), *error)
         for site, call, error in zip(sites, kept, errors, strict=True)
@@ -80,10 +87,41 @@ def check_attention(
     return checks
 
 
-def _longest_affordable(sites: Sequence[CallSite]) -> int:
-    """Tokens for which one layer's attention of three sequences stays within 2 GiB."""
+@contextmanager
+def _float32(model: nn.Module) -> Iterator[None]:
+    """Hold a model's weights in float32 inside the block, then each in its own dtype again."""
+    tensors = [part for part in (*model.parameters(), *model.buffers()) if part.is_floating_point()]
+    before = [part.dtype for part in tensors]
+    try:
+        for part in tensors:
+            part.data = part.data.float()
+        yield
+    finally:
+        for part, dtype in zip(tensors, before, strict=True):
+            part.data = part.data.to(dtype)
+
+
+def _refuse_overflow(loaded: LoadedModel, encoded: Sequence[Encoded]) -> None:
+    """Refuse a model whose vectors overflow its half precision."""
+    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    if dtype == "float32":
+        return
+
+    def visit(call: AttentionCall) -> None:
+        if not (call.query.isfinite().all() and call.key.isfinite().all()):
+            raise CaptureMismatchError(
+                f"{loaded.architecture} gives vectors that are not finite in {dtype}; "
+                "set model.dtype to float32"
+            )
+
+    inputs = make_inputs(loaded, encoded)
+    run_forward(lambda: forward(loaded, inputs), visit)
+
+
+def _longest_affordable(sites: Sequence[CallSite], n_sequences: int) -> int:
+    """Tokens for which one layer's attention, in two copies, stays within 2 GiB."""
     heads = max(site.n_heads for site in sites)
-    return int((_ATTENTION_BYTES / (3 * 8 * heads)) ** 0.5)
+    return int((_ATTENTION_BYTES / (n_sequences * 8 * heads)) ** 0.5)
 
 
 def _cut(sequence: Encoded, length: int) -> Encoded:
@@ -103,7 +141,7 @@ def _capture(loaded: LoadedModel, inputs: Inputs) -> list[_Kept]:
     def visit(call: AttentionCall) -> None:
         lengths = _lengths(call, inputs)
         facts = derive_facts(call, *lengths)
-        kept.append(_Kept(call.query.float(), call.key.float(), facts, *lengths))
+        kept.append(_Kept(call.module, call.query.float(), call.key.float(), facts, *lengths))
 
     run_forward(lambda: forward(loaded, inputs), visit)
     return kept
@@ -123,7 +161,7 @@ def _compare(
 ) -> list[tuple[float, float]]:
     """Errors of each call, unrounded and stored, one layer's attention in memory at a time."""
     errors: list[tuple[float, float]] = []
-    modules = _attention_modules(loaded, inputs)
+    modules = {id(call.module): call.module for call in kept}
 
     def compare(module: nn.Module, _: object, output: object) -> None:
         call = kept[len(errors)]
@@ -134,7 +172,7 @@ def _compare(
         )
         errors.append((exact, stored))
 
-    hooks = [module.register_forward_hook(compare) for module in modules]
+    hooks = [module.register_forward_hook(compare) for module in modules.values()]
     try:
         with torch.inference_mode(), eager_attention(loaded.model):
             forward(loaded, inputs)
@@ -144,21 +182,10 @@ def _compare(
     return errors
 
 
-def _attention_modules(loaded: LoadedModel, inputs: Inputs) -> list[nn.Module]:
-    """The distinct modules that call the attention function."""
-    found: dict[int, nn.Module] = {}
-
-    def visit(call: AttentionCall) -> None:
-        found[id(call.module)] = call.module
-
-    run_forward(lambda: forward(loaded, inputs), visit)
-    return list(found.values())
-
-
 def _find_weights(module: nn.Module, output: object, call: _Kept) -> Tensor:
-    """The attention weights among what an eager attention module returns."""
+    """The attention weights among what an eager attention module returns, behind any bias."""
     shape = (*call.query.shape[:3], call.key.shape[2])
-    for part in output if isinstance(output, tuple) else ():
+    for part in reversed(output) if isinstance(output, tuple) else ():
         if isinstance(part, Tensor) and tuple(part.shape) == shape:
             return part.float()
     raise UnsupportedModelError(
@@ -168,17 +195,20 @@ def _find_weights(module: nn.Module, output: object, call: _Kept) -> Tensor:
 
 
 def _largest_error(call: _Kept, own: Tensor, query: Tensor, key: Tensor) -> float:
-    """Largest difference of recomputed and own attention over real queries and all real keys."""
+    """Largest difference of recomputed and own attention over real queries and all keys.
+
+    NaN where any is NaN.
+    """
     heads = query.shape[1] // key.shape[1]
     key = key.repeat_interleave(heads, dim=1)
-    worst = 0.0
+    found = []
     for index, (n, m) in enumerate(zip(call.query_lengths, call.key_lengths, strict=True)):
-        found = attention_heads(
+        recomputed = attention_heads(
             query[index : index + 1, :, :n], key[index : index + 1, :, :m], call.facts
         )
-        worst = max(worst, float((found[0] - own[index, :, :n, :m]).abs().max()))
-        worst = max(worst, float(own[index, :, :n, m:].abs().sum()))
-    return worst
+        found.append((recomputed[0] - own[index, :, :n, :m]).abs().max())
+        found.append(own[index, :, :n, m:].abs().sum())
+    return float(torch.stack(found).max())  # unlike Python's max, keeps NaN
 
 
 def _stored(vectors: Tensor, precision: str) -> Tensor:
@@ -197,14 +227,13 @@ def _stored(vectors: Tensor, precision: str) -> Tensor:
 
 
 def _refuse_mismatch(loaded: LoadedModel, checks: Sequence[SiteCheck], precision: str) -> None:
-    dtype = str(loaded.model.dtype).removeprefix("torch.")
+    stored = STORED_LIMIT[precision]
     for check in checks:
-        exact, stored = EXACT_LIMIT[dtype], max(STORED_LIMIT[precision], EXACT_LIMIT[dtype])
         where = f"{loaded.architecture}, {check.site.module}: attention recomputed from"
-        if not check.max_abs_error <= exact:
+        if not check.max_abs_error <= EXACT_LIMIT:
             raise CaptureMismatchError(
                 f"{where} captured vectors differs from the model's own by "
-                f"{check.max_abs_error:.2g}, expected at most {exact:.0e}; "
+                f"{check.max_abs_error:.2g}, expected at most {EXACT_LIMIT:.0e}; "
                 "this model cannot be captured faithfully"
             )
         if not check.stored_max_abs_error <= stored:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from json import dumps
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 from deltalake.transaction import AddAction
 
@@ -88,9 +89,7 @@ def check_files(uri: str, files: Iterable[WrittenFile]) -> None:
     """
     files = list(files)
     for file in files:
-        wanted = TABLES[file.table].partitions
-        if tuple(column for column, _ in file.partition) != wanted:
-            raise CommitError(f"{file.path}: partitions {file.partition}, expected {wanted}")
+        _check_partition(file)
         if file.n_rows <= 0:
             raise CommitError(f"{file.path}: {file.n_rows} rows, expected at least one")
     where, root = filesystem(uri)
@@ -101,6 +100,22 @@ def check_files(uri: str, files: Iterable[WrittenFile]) -> None:
                 f"{file.path}: {found.size} bytes on the lake, expected {file.size}; "
                 "was it deleted by `maintain vacuum` while the run slept?"
             )
+
+
+def _check_partition(file: WrittenFile) -> None:
+    """Refuse partition keys and values that the table cannot hold, or another folder than theirs.
+
+    Delta takes a wrong key and then no longer loads the table.
+    """
+    schema, wanted = TABLES[file.table].schema, TABLES[file.table].partitions
+    if tuple(column for column, _ in file.partition) != wanted:
+        raise CommitError(f"{file.path}: partitions {file.partition}, expected {wanted}")
+    for column, value in file.partition:
+        if pa.types.is_integer(schema.field(column).type) and not value.isdecimal():
+            raise CommitError(f"{file.path}: {column} is {value!r}, expected a number")
+    folder = partition_folder(file.partition)
+    if file.path.rpartition("/")[0] != folder.rstrip("/"):
+        raise CommitError(f"{file.path}: expected in the folder {folder!r}")
 
 
 def delete_files(uri: str, files: Iterable[WrittenFile]) -> None:

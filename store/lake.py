@@ -2,10 +2,15 @@
 
 Workers write files and report them; only a run's driver calls this module. A unit of work (a
 shard, a map) becomes visible when its ledger row is committed, after all its files.
+
+Two orders carry the promise of "exactly once". A table's handle is loaded before the ledger is
+read, so that whatever another writer commits or compacts in between makes the handle stale; and a
+commit carries an app transaction of each of its units, which refuses a stale handle.
 """
 
 import os
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +22,9 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from store.errors import CommitError
+from store.errors import AtlasFormatError, AtlasNotFoundError, CommitError
 from store.files import WrittenFile, add_action, check_files, delete_files
+from store.scan import read_files
 from store.schema import FORMAT, FORMAT_PROPERTY, TABLES
 from store.snapshot import open_table, table_uri
 
@@ -27,6 +33,7 @@ Row = dict[str, Any]
 Result = TypeVar("Result")
 
 _ATTEMPTS = 5
+_TOKEN = "qkatlas.append"
 
 
 @dataclass(frozen=True)
@@ -35,15 +42,24 @@ class Ledger:
 
     table: str
     keys: tuple[str, ...]
-    done: str
+    final: tuple[str, ...]
+    """Statuses that no later row changes, except that what is done may be dropped."""
     prefix: str
     data_tables: tuple[str, ...]
+    plan: str = ""
+    """App of the series of commits that plan units; dropping counts among them, so that nobody
+    plans on from what is being dropped."""
 
 
 SHARDS = Ledger(
-    "shards", ("shard_id",), "done", "s", ("queries", "keys", "tokens", "sequences", "rejects")
+    "shards",
+    ("shard_id",),
+    ("done", "dropped"),
+    "s",
+    ("queries", "keys", "tokens", "sequences", "rejects"),
+    "plan",
 )
-MAPS = Ledger("maps", ("map_id", "part"), "ok", "m", ("points",))
+MAPS = Ledger("maps", ("map_id", "part"), ("ok", "dropped"), "m", ("points",))
 
 
 @dataclass(frozen=True)
@@ -55,11 +71,12 @@ class Unit:
 
 
 class Lake:
-    """The tables of one atlas, to be written."""
+    """The tables of one atlas, to be written by one thread."""
 
     def __init__(self, uri: str) -> None:
         """Name an atlas by folder or URI; nothing is read or created yet."""
         self.uri = uri
+        self._statuses = {ledger.table: _Statuses(uri, ledger) for ledger in (SHARDS, MAPS)}
 
     def create(self) -> None:
         """Create the tables that are not there; check the format of those that are.
@@ -67,23 +84,9 @@ class Lake:
         Raises:
             AtlasFormatError: a table is foreign, damaged or of a newer format.
         """
-        for table in TABLES.values():
-            where = table_uri(self.uri, table.name)
-            if DeltaTable.is_deltatable(where):
-                open_table(self.uri, table.name)
-                continue
-            if "://" not in where:
-                os.makedirs(where, exist_ok=True)
-            DeltaTable.create(
-                where,
-                schema=Schema.from_arrow(table.schema.remove_metadata()),
-                mode="ignore",
-                partition_by=list(table.partitions) or None,
-                name=table.name,
-                description=table.about,
-                configuration={FORMAT_PROPERTY: str(FORMAT)},
-                raise_if_key_not_exists=False,
-            )
+        for name in TABLES:
+            if not _is_there(self.uri, name):
+                _create_table(self.uri, name)
 
     def append(self, table: str, make_rows: Callable[[DeltaTable], list[Row]], app: str) -> int:
         """Append rows that are worked out from the table's newest state, exactly once.
@@ -100,20 +103,24 @@ class Lake:
         Raises:
             CommitError: five attempts failed.
         """
+        return len(_append(self.uri, table, lambda handle: (make_rows(handle), [app])))
 
-        def attempt() -> int:
-            handle = open_table(self.uri, table)
-            rows = make_rows(handle)
-            if rows:
-                _append(handle, table, rows, [app])
-            return len(rows)
+    def drop_rows(self, table: str, predicate: str) -> None:
+        """Delete rows of a small table that is no ledger: models, heads or measures.
 
-        return _retry(attempt, table)
+        Args:
+            table: name of the table.
+            predicate: SQL condition on its columns, such as `model = 'bert'`.
+
+        Raises:
+            CommitError: five attempts failed.
+        """
+        _retry(lambda: open_table(self.uri, table).delete(predicate), table)
 
     def commit(self, ledger: Ledger, units: Iterable[Unit]) -> list[Unit]:
         """Make finished units of work visible, each exactly once, whoever else commits them.
 
-        Files of units that another writer was faster with are deleted.
+        Files of units that another writer was faster with, or that were dropped, are deleted.
 
         Returns:
             The units whose ledger row this call wrote.
@@ -122,76 +129,145 @@ class Lake:
             CommitError: a file is not what was reported, or five attempts failed.
         """
         units = list(units)
+        _check_names(ledger, units)
         check_files(self.uri, (file for unit in units for file in unit.files))
+        once = list({owner_of(ledger, unit.row): unit for unit in reversed(units)}.values())[::-1]
+        committed: set[WrittenFile] = set()
         for table in ledger.data_tables:
-            _retry(partial(self._commit_files, ledger, table, units), table)
-        written = _retry(lambda: self._commit_rows(ledger, units), ledger.table)
-        self._delete_unlisted(ledger, units)
+            committed |= _retry(partial(self._commit_files, ledger, table, once), table)
+        written = self._commit_rows(ledger, once)
+        files = [file for unit in units for file in unit.files if file not in committed]
+        self._delete_unlisted(files)
         return written
 
-    def commit_rows(self, ledger: Ledger, rows: Iterable[Row]) -> None:
-        """Write ledger rows that bring no files, such as 'quarantined' or 'dropped'."""
-        units = [Unit(row) for row in rows]
-        _retry(lambda: self._commit_rows(ledger, units, over_done=True), ledger.table)
+    def commit_rows(self, ledger: Ledger, rows: Iterable[Row]) -> list[Unit]:
+        """Write ledger rows that bring no files, such as 'quarantined' or 'dropped'.
 
-    def _commit_files(self, ledger: Ledger, table: str, units: list[Unit]) -> None:
-        open_units = self._not_done(ledger, units)
-        handle = open_table(self.uri, table)
+        A finished unit can be dropped, and nothing else.
+
+        Returns:
+            The units whose row was written.
+        """
+        return self._commit_rows(ledger, [Unit(row) for row in rows])
+
+    def _commit_files(self, ledger: Ledger, table: str, units: list[Unit]) -> set[WrittenFile]:
+        """Commit the units' files of one table; returns those that this call committed."""
+        own = [unit for unit in units if any(file.table == table for file in unit.files)]
+        if not own:
+            return set()
+        handle = open_table(self.uri, table)  # before the ledger: see above
+        waiting = self._unsettled(ledger, own, open_table(self.uri, ledger.table))
         listed = _listed_owners(handle)
-        todo = [
-            (owner_of(ledger, unit.row), file)
-            for unit in open_units
-            for file in unit.files
-            if file.table == table and owner_of(ledger, unit.row) not in listed
-        ]
-        if not todo:
-            return
-        owners = sorted({owner for owner, _ in todo})
-        handle.create_write_transaction(
-            [add_action(file) for _, file in todo],
-            mode="append",
-            schema=handle.schema(),
-            partition_by=list(TABLES[table].partitions),
-            commit_properties=_transactions(handle, owners),
-        )
+        todo = {
+            owner: [file for file in unit.files if file.table == table]
+            for unit in waiting
+            if (owner := owner_of(ledger, unit.row)) not in listed
+        }
+        files = [file for unit_files in todo.values() for file in unit_files]
+        if files:
+            handle.create_write_transaction(
+                [add_action(file) for file in files],
+                mode="append",
+                schema=handle.schema(),
+                partition_by=list(TABLES[table].partitions),
+                commit_properties=_transactions(handle, todo),
+            )
+        return set(files)
 
-    def _commit_rows(
-        self, ledger: Ledger, units: list[Unit], over_done: bool = False
-    ) -> list[Unit]:
-        todo = units if over_done else self._not_done(ledger, units)
-        if not todo:
-            return []
-        handle = open_table(self.uri, ledger.table)
-        owners = [owner_of(ledger, unit.row) for unit in todo]
-        rows = [
-            {**unit.row, "generation": next_version(handle, owner) + 1}
-            for unit, owner in zip(todo, owners, strict=True)
-        ]
-        _append(handle, ledger.table, rows, owners)
+    def _commit_rows(self, ledger: Ledger, units: list[Unit]) -> list[Unit]:
+        todo: list[Unit] = []
+
+        def make_rows(handle: DeltaTable) -> tuple[list[Row], list[str]]:
+            todo[:] = self._unsettled(ledger, units, handle)
+            generation = handle.version() + 1
+            apps = [owner_of(ledger, unit.row) for unit in todo]
+            if any(unit.row["status"] == "dropped" for unit in todo):
+                apps += [ledger.plan] if ledger.plan else []
+            return [{**unit.row, "generation": generation} for unit in todo], apps
+
+        _append(self.uri, ledger.table, make_rows)
         return todo
 
-    def _not_done(self, ledger: Ledger, units: list[Unit]) -> list[Unit]:
-        """The units whose newest ledger row is not the done one; the ledger is read afresh."""
-        rows = open_table(self.uri, ledger.table).to_pyarrow_table(
-            columns=[*ledger.keys, "status", "generation"]
-        )
-        first_key = ledger.keys[0]
-        wanted = pa.array([unit.row[first_key] for unit in units], pa.string())
-        newest: dict[str, tuple[int, str]] = {}
-        for row in rows.filter(pc.is_in(rows[first_key], wanted)).to_pylist():
-            owner = owner_of(ledger, row)
-            if row["generation"] >= newest.get(owner, (-1, ""))[0]:
-                newest[owner] = (row["generation"], row["status"])
-        return [u for u in units if newest.get(owner_of(ledger, u.row), (0, ""))[1] != ledger.done]
+    def _unsettled(self, ledger: Ledger, units: list[Unit], handle: DeltaTable) -> list[Unit]:
+        """The units that the ledger, as this handle has it, still waits for."""
+        newest = self._statuses[ledger.table].read(handle)
+        waiting = []
+        for unit in units:
+            status = newest.get(owner_of(ledger, unit.row))
+            final = ("dropped",) if unit.row["status"] == "dropped" else ledger.final
+            if status not in final:
+                waiting.append(unit)
+        return waiting
 
-    def _delete_unlisted(self, ledger: Ledger, units: list[Unit]) -> None:
-        for table in ledger.data_tables:
-            own = [file for unit in units for file in unit.files if file.table == table]
-            if not own:
-                continue
-            paths = open_table(self.uri, table).get_add_actions(flatten=True)
-            listed = set(pa.table(paths)["path"].to_pylist())
+    def _delete_unlisted(self, files: Sequence[WrittenFile]) -> None:
+        """Delete those files that freshly loaded tables do not list."""
+        for table in sorted({file.table for file in files}):
+            actions = open_table(self.uri, table).get_add_actions(flatten=True)
+            listed = set(pa.table(actions)["path"].to_pylist())
+            own = [file for file in files if file.table == table]
             delete_files(self.uri, [file for file in own if file.path not in listed])
+
+
+class _Statuses:
+    """The newest status of each owner in a ledger.
+
+    Files of a Delta table never change and ledger rows are never deleted, so only files that
+    came since the last look are read: a run that commits for the 200th time reads one file.
+    """
+
+    def __init__(self, uri: str, ledger: Ledger) -> None:
+        self._uri = uri
+        self._ledger = ledger
+        self._seen: set[str] = set()
+        self._newest: dict[str, tuple[int, str]] = {}
+
+    def read(self, handle: DeltaTable) -> dict[str, str]:
+        """Status by owner, as of the handle's version."""
+        name = self._ledger.table
+        paths = set(pa.table(handle.get_add_actions(flatten=True))["path"].to_pylist())
+        added = sorted(paths - self._seen)
+        prefix = table_uri(self._uri, name) + "/"
+        files = pa.table({"path": pa.array([prefix + path for path in added], pa.string())})
+        columns = [*self._ledger.keys, "status", "generation"]
+        for row in read_files(name, files).select(columns).to_pylist() if added else ():
+            owner = owner_of(self._ledger, row)
+            found = (row["generation"], row["status"])
+            self._newest[owner] = max(self._newest.get(owner, (-1, "")), found)
+        self._seen |= paths
+        return {owner: status for owner, (_, status) in self._newest.items()}
+
+
+def _is_there(uri: str, table: str) -> bool:
+    """Whether a table exists; a foreign or damaged one is refused."""
+    try:
+        open_table(uri, table)
+    except AtlasNotFoundError:
+        return False
+    except AtlasFormatError:
+        open_table(uri, table)  # another process may have created it between two looks
+    return True
+
+
+def _create_table(uri: str, name: str) -> None:
+    """Create an empty table, unless another process does at the same moment."""
+    table, where = TABLES[name], table_uri(uri, name)
+    if "://" not in where:
+        os.makedirs(where, exist_ok=True)
+    try:
+        DeltaTable.create(
+            where,
+            schema=Schema.from_arrow(table.schema.remove_metadata()),
+            mode="ignore",
+            partition_by=list(table.partitions) or None,
+            name=table.name,
+            description=table.about,
+            configuration={FORMAT_PROPERTY: str(FORMAT)},
+            raise_if_key_not_exists=False,
+        )
+    except DeltaError:
+        if not DeltaTable.is_deltatable(where):
+            raise
+    open_table(uri, name)
 
 
 def owner_of(ledger: Ledger, row: Mapping[str, Any]) -> str:
@@ -200,43 +276,99 @@ def owner_of(ledger: Ledger, row: Mapping[str, Any]) -> str:
 
 
 def next_version(handle: DeltaTable, app: str) -> int:
-    """The app transaction version that the next commit of this app has to carry."""
+    """A number above all that commits of this app carry."""
     version = handle.transaction_version(app)
     return 0 if version is None else version + 1
+
+
+def _check_names(ledger: Ledger, units: Iterable[Unit]) -> None:
+    """Refuse files whose name would hide them, or show them with another unit."""
+    for unit in units:
+        owner = owner_of(ledger, unit.row)
+        for file in unit.files:
+            if file.table not in ledger.data_tables:
+                raise CommitError(f"{file.path}: {ledger.table} holds no files of {file.table}")
+            if not file.path.rpartition("/")[2].startswith(f"{owner}-"):
+                raise CommitError(f"{file.path}: expected a name that begins with {owner}-")
 
 
 def _listed_owners(handle: DeltaTable) -> set[str]:
     """Owners of the files that a handle lists."""
     paths = pa.table(handle.get_add_actions(flatten=True))["path"]
     owners = pc.extract_regex(paths, r"(?:^|/)(?P<owner>s-[a-z0-9]+|m-[a-z0-9]+-\d+)-[^/]*$")
-    return set(pc.struct_field(owners, "owner").to_pylist()) - {None}
+    return set(pc.unique(pc.struct_field(owners, "owner")).to_pylist()) - {None}
 
 
-def _transactions(handle: DeltaTable, apps: Iterable[str]) -> CommitProperties:
+def _transactions(
+    handle: DeltaTable, apps: Iterable[str], token: str | None = None
+) -> CommitProperties:
+    """Transactions that refuse this commit once another one of the same apps came after `handle`.
+
+    To number them by the table's version costs nothing; to ask for the last number of an app
+    takes 10 ms in a table of 100,000 files.
+    """
     return CommitProperties(
-        app_transactions=[Transaction(app, next_version(handle, app)) for app in apps]
+        app_transactions=[Transaction(app, handle.version() + 1) for app in apps],
+        custom_metadata={_TOKEN: token} if token else None,
     )
 
 
-def _append(handle: DeltaTable, table: str, rows: list[Row], apps: list[str]) -> None:
+def _append(
+    uri: str, table: str, make_rows: Callable[[DeltaTable], tuple[list[Row], list[str]]]
+) -> list[Row]:
+    """Append rows exactly once, even where a commit went through and an error was reported.
+
+    Args:
+        uri: of the atlas.
+        table: name of the table.
+        make_rows: gets a fresh handle; returns rows and the apps that they are committed for.
+
+    Returns:
+        The rows appended.
+    """
+    token = secrets.token_hex(8)
     schema = TABLES[table].schema.remove_metadata()
-    write_deltalake(
-        handle,
-        pa.Table.from_pylist(rows, schema=schema),
-        mode="append",
-        commit_properties=_transactions(handle, apps),
-    )
+    rows: list[Row] = []
+    before: int | None = None
+
+    def attempt() -> list[Row]:
+        nonlocal rows, before
+        handle = open_table(uri, table)
+        if before is not None and _has_commit(handle, before, token):
+            return rows
+        rows, apps = make_rows(handle)
+        before = handle.version() if before is None else before
+        if rows:
+            write_deltalake(
+                handle,
+                pa.Table.from_pylist(rows, schema=schema),
+                mode="append",
+                commit_properties=_transactions(handle, apps, token),
+            )
+        return rows
+
+    return _retry(attempt, table)
+
+
+def _has_commit(handle: DeltaTable, version: int, token: str) -> bool:
+    """Whether a commit after a version carries a token."""
+    since = handle.version() - version
+    return since > 0 and any(entry.get(_TOKEN) == token for entry in handle.history(since))
 
 
 def _retry(attempt: Callable[[], Result], table: str) -> Result:
     """Run an attempt that starts from freshly loaded tables until no other writer was faster."""
-    last: DeltaError | OSError | None = None
+    last: Exception | None = None
     for number in range(_ATTEMPTS):
         try:
             return attempt()
-        except (DeltaError, OSError) as error:
+        except AtlasNotFoundError:
+            raise
+        except (DeltaError, OSError, AtlasFormatError) as error:
             last = error
             time.sleep(random.uniform(0.5, 1) * 0.1 * 2**number)
+    if isinstance(last, AtlasFormatError):
+        raise last
     raise CommitError(
         f"{table}: not committed after {_ATTEMPTS} attempts ({last}); what was captured is not "
         "lost: check the disk or the object store and run the same command again"

@@ -1,17 +1,26 @@
-"""A run that is small and real: a seeded BERT of two layers, some lines of text, a configuration."""
+"""A run that is small and real: a seeded BERT of two layers, lines of text, a configuration."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from flows.config import RunConfig, load_config
+from flows.head_tasks import HeadTask, map_head, measure_one
+from flows.planning import commit_plan, make_plan
+from flows.stages import group_shards, shard_units
+from flows.work import Work, find_work, newest_files
+from flows.worker import CaptureWorker
+from store.lake import MAPS, SHARDS, Lake, Unit, next_version
+from store.snapshot import Snapshot
 
 WORDS = (
-    "a the red blue old small bird tree river house stone cloud sings grows flows stands rolls "
-    "drifts slowly quickly here there and over under near"
-).split()
+    *("a", "the", "red", "blue", "old", "small", "bird", "tree", "river", "house", "stone"),
+    *("cloud", "sings", "grows", "flows", "stands", "rolls", "slowly", "here", "over", "near"),
+)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 D_HEAD, N_LAYERS, N_HEADS = 8, 2, 4
@@ -28,9 +37,7 @@ def make_tokenizer() -> Any:
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
-    raw.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=ends
-    )
+    raw.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         unk_token="[UNK]",
@@ -96,3 +103,59 @@ def make_run(folder: Path, model: Path, n_lines: int = 40, **changes: object) ->
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(folder / "corpus.txt", make_lines(n_lines))
     return load_config(write_config(folder, model, **changes))
+
+
+def run_here(config: RunConfig, strict: bool = False) -> None:
+    """Do what a run does in this process, without Ray and Prefect."""
+    worker = CaptureWorker(config, find_work(config).modality, 1, strict)
+    lake = Lake(config.atlas)
+    work = find_work(config)
+    if work.new_rows:
+        plans = [make_plan(rows, worker) for rows in work.new_rows]
+        lake.create()
+        for plan in plans:
+            commit_plan(config, work, plan, worker, lake)
+    capture_here(config, worker, find_work(config))
+    work = find_work(config)
+    version = Snapshot.load(config.atlas).version
+    for job in work.maps:
+        made = map_head(HeadTask(config.atlas, version, job))
+        lake.commit(MAPS, [Unit(each.row, each.files) for each in made])
+    rows = [
+        row for job in work.measures for row in measure_one(HeadTask(config.atlas, version, job))
+    ]
+    lake.append(
+        "measures",
+        lambda handle: [row | {"generation": next_version(handle, "measures")} for row in rows],
+        "measures",
+    )
+
+
+def capture_here(config: RunConfig, worker: CaptureWorker, work: Work) -> None:
+    """Capture and commit every shard that is planned."""
+    known = newest_files(Snapshot.load(config.atlas), config.corpus.name)
+    files = {known[file.source]["ordinal"]: file for file in work.files}
+    planned = {row["shard_id"]: row for row in work.planned}
+    for shard in group_shards(work.planned, files):
+        Lake(config.atlas).commit(SHARDS, shard_units(worker.capture(shard), planned))
+
+
+@contextmanager
+def local_ray(n_cpus: int = 2) -> Iterator[None]:
+    """A Ray of this machine for as long as the block runs."""
+    import ray
+
+    from flows.environment import prepare_environment, worker_environment
+
+    prepare_environment()
+    ray.init(
+        num_cpus=n_cpus,
+        include_dashboard=False,
+        logging_level="error",
+        log_to_driver=False,
+        runtime_env={"env_vars": worker_environment()},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
