@@ -123,7 +123,7 @@ def read_batches(config: RunConfig, worker: CaptureWorker) -> Iterator[Inputs]:
     for work in group_shards(*planned(config)):
         for chunk in make_chunks(reader.read(work.parts), target):
             encoded = [record.encoded for record in chunk]
-            for batch in make_batches(encoded, capture_settings.batch_tokens):
+            for batch in make_batches(encoded, worker.extractor.batch_tokens):
                 yield make_inputs(worker.loaded, [encoded[index] for index in batch])
 
 

@@ -188,8 +188,8 @@ class Capture(Section):
     """Most rows of a shard, the unit of work and of retry."""
     shard_tokens: Count = CaptureSpec.shard_tokens
     """Most tokens of a shard; sets how large its files become."""
-    batch_tokens: Count = CaptureSpec.batch_tokens
-    """Tokens in a forward pass, padding included."""
+    batch_tokens: Count | None = CaptureSpec.batch_tokens
+    """Tokens in a forward pass, padding included; null means 1,024 on a CPU, else 16,384."""
 
     def spec(self) -> CaptureSpec:
         """Return the values that the stages take."""

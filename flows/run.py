@@ -1,5 +1,6 @@
 """One run from configuration to results; says at once when nothing is to do."""
 
+import os
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +9,8 @@ from flows.config import RunConfig
 from flows.environment import prepare_environment
 from flows.progress import show_bars
 from flows.work import Work, find_work
+from store.errors import ConfigError
+from store.snapshot import local_path
 
 
 def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] | None:
@@ -26,6 +29,7 @@ def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] 
     _note_vanished(work, console)
     if work.is_done:
         return None
+    check_writable(config.atlas)
     console.print("[dim]starting Prefect and Ray …")
     from flows.build import PrefectServer, build_atlas
     from flows.session import Session
@@ -40,6 +44,22 @@ def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] 
         finally:
             session.close()
     return results
+
+
+def check_writable(uri: str) -> None:
+    """Refuse an atlas that lies where nothing can be written, before anything is started.
+
+    Raises:
+        ConfigError: a local folder cannot be made or written to.
+    """
+    path = local_path(uri)
+    if path is None:
+        return
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise ConfigError(f"atlas: {path} cannot be made, as {there} is a file; choose a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"atlas: {there} may not be written to; choose another folder")
 
 
 def _note_vanished(work: Work, console: Console) -> None:

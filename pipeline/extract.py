@@ -27,6 +27,9 @@ from store.encoding import rows_per_group
 from store.errors import UnsupportedModelError
 from store.schema import TABLES
 
+_CPU_BATCH_TOKENS = 1_024  # little padding, and activations that stay in the cache
+_BATCH_TOKENS = 16_384
+
 
 @dataclass
 class Extractor:
@@ -44,6 +47,8 @@ class Extractor:
     strict: bool = False
     threads: int = 2
     """Threads that encode and compress."""
+    n_tokens: int = field(default=0, init=False)
+    """Tokens captured so far, over all shards."""
     _rows: TokenRows = field(init=False)
     _buffers: list[ChunkBuffer] = field(init=False)
 
@@ -51,6 +56,12 @@ class Extractor:
         """Read the vocabulary and set up the two buffers."""
         self._rows = TokenRows(self.loaded)
         self._buffers = [ChunkBuffer(self.wanted, self.capture.precision) for _ in range(2)]
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens in a forward pass, padding included."""
+        on_cpu = self.loaded.device.type == "cpu"
+        return self.capture.batch_tokens or (_CPU_BATCH_TOKENS if on_cpu else _BATCH_TOKENS)
 
     def extract_shard(self, work: ShardWork) -> ShardReport:
         """Capture a shard into uncommitted files.
@@ -98,8 +109,9 @@ class Extractor:
         lengths = np.array([sequence.n_tokens for sequence in encoded])
         starts = np.cumsum(lengths) - lengths
         buffer.reserve(int(lengths.sum()))
-        for batch in make_batches(encoded, self.capture.batch_tokens):
+        for batch in make_batches(encoded, self.batch_tokens):
             self._capture_batch(buffer, [encoded[index] for index in batch], starts[batch])
+            self.n_tokens += sum(encoded[index].n_tokens for index in batch)
 
     def _capture_batch(
         self, buffer: ChunkBuffer, encoded: list[Encoded], starts: NDArray[np.int64]

@@ -91,8 +91,8 @@ class CaptureSpec:
     """Most rows of a shard, the unit of work and of retry."""
     shard_tokens: int = 1_048_576
     """Most tokens of a shard; sets how large its files become."""
-    batch_tokens: int = 4_096
-    """Tokens in a forward pass, padding included."""
+    batch_tokens: int | None = None
+    """Tokens in a forward pass, padding included; None means 1,024 on a CPU, else 16,384."""
 
 
 @dataclass(frozen=True)

@@ -80,10 +80,12 @@ def capture_in_turn(works: Sequence[Any], actors: Sequence[Any], _: Any) -> Iter
 
 def ask(config: RunConfig, query: str) -> list[dict[str, Any]]:
     with Atlas(config.atlas) as atlas:
-        return atlas.sql(query).to_pylist()
+        return list(atlas.sql(query).to_pylist())
 
 
-def test_a_corpus_that_grows_adds_only_what_is_new(tmp_path: Path, model: Path) -> None:
+def test_a_corpus_that_grows_adds_only_what_is_new(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = make_run(tmp_path, model, capture={"max_length": 32, "shard_rows": 15})
     first = run_plainly(Session(config))
     assert {name: result.done for name, result in first.items()} == {
@@ -98,8 +100,9 @@ def test_a_corpus_that_grows_adds_only_what_is_new(tmp_path: Path, model: Path) 
     shards = ask(config, "SELECT shard_id, generation FROM shards ORDER BY ALL")
     maps = ask(config, "SELECT map_id FROM current_maps")
 
+    monkeypatch.setattr(stages, "run_on_actors", capture_in_turn)
     write_lines(tmp_path / "corpus.txt", [*make_lines(40), *make_lines(5, seed=1)])
-    second = run_plainly(Session(config))
+    second = run_plainly(OneProcess(config))
     assert (second["plan"].done, second["extract"].counts["n_sequences"]) == (1, 5)
     assert (second["map"].done, second["measure"].done) == (HEADS, HEADS)
     grown = ask(config, "SELECT shard_id, generation FROM shards ORDER BY ALL")
@@ -110,7 +113,7 @@ def test_a_corpus_that_grows_adds_only_what_is_new(tmp_path: Path, model: Path) 
 
     other = save_model(tmp_path / "other", seed=1)
     beside = load_config(tmp_path / "tiny.yaml", [f"model.name={other}", "model.key=other"])
-    third = run_plainly(Session(beside))
+    third = run_plainly(OneProcess(beside))
     assert third["extract"].counts["n_sequences"] == 45
     counts = ask(config, "SELECT model, count(*) AS n FROM sequences GROUP BY ALL ORDER BY ALL")
     assert counts == [{"model": "other", "n": 45}, {"model": "tiny", "n": 45}]
@@ -245,7 +248,7 @@ def test_batches_hold_what_came_within_a_few_seconds(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(stages, "_COMMIT_ITEMS", 3)
     assert list(in_batches(range(7))) == [[0, 1, 2], [3, 4, 5], [6]]
     clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr(stages.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("flows.stages.time.monotonic", lambda: next(clock))
 
     def batches(items: Iterable[int]) -> list[list[int]]:
         return list(in_batches(items))

@@ -109,12 +109,7 @@ def run_here(config: RunConfig, strict: bool = False) -> None:
     """Do what a run does in this process, without Ray and Prefect."""
     worker = CaptureWorker(config, find_work(config).modality, 1, strict)
     lake = Lake(config.atlas)
-    work = find_work(config)
-    if work.new_rows:
-        plans = [make_plan(rows, worker) for rows in work.new_rows]
-        lake.create()
-        for plan in plans:
-            commit_plan(config, work, plan, worker, lake)
+    plan_here(config, worker)
     capture_here(config, worker, find_work(config))
     work = find_work(config)
     version = Snapshot.load(config.atlas).version
@@ -129,6 +124,15 @@ def run_here(config: RunConfig, strict: bool = False) -> None:
         lambda handle: [row | {"generation": next_version(handle, "measures")} for row in rows],
         "measures",
     )
+
+
+def plan_here(config: RunConfig, worker: CaptureWorker) -> None:
+    """Plan what is new."""
+    lake, work = Lake(config.atlas), find_work(config)
+    plans = [make_plan(rows, worker) for rows in work.new_rows]
+    lake.create()
+    for plan in plans:
+        commit_plan(config, work, plan, worker, lake)
 
 
 def capture_here(config: RunConfig, worker: CaptureWorker, work: Work) -> None:

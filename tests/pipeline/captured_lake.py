@@ -6,6 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from xxhash import xxh64_hexdigest
 
 from pipeline.buffers import Wanted, choose_calls
@@ -24,6 +28,7 @@ from pipeline.stacks import StackShape, list_stacks, trace_calls
 from pipeline.verify import SiteCheck
 from store.lake import SHARDS, Lake, Unit
 from store.schema import sequence_id
+from tests.pipeline.tiny_models import make_text
 
 CAPTURE = CaptureSpec(max_length=24, batch_tokens=64)
 
@@ -184,3 +189,40 @@ def _shard_row(corpus: str, model: str, report: ShardReport) -> dict[str, Any]:
         "seconds": report.seconds,
         "worker": "test",
     }
+
+
+def write_lines(path: Path, *n_words: int) -> Path:
+    path.write_text("".join(make_text(n, n) + "\n" for n in n_words))
+    return path
+
+
+def read_rows(uri: Path, report: ShardReport) -> dict[str, pa.Table]:
+    """The rows of each file, by table and partition."""
+    found = {}
+    for files in report.files.values():
+        for file in files:
+            where = "/".join([file.table, *(value for _, value in file.partition)])
+            found[where] = pq.read_table(uri / file.table / file.path, partitioning=None)
+    return found
+
+
+def assert_equal_rows(one: dict[str, pa.Table], other: dict[str, pa.Table], off: float) -> None:
+    """The same rows, vectors and norms equal within `off`."""
+    assert one.keys() == other.keys()
+    for name, table in one.items():
+        for column in table.column_names:
+            if column not in ("vector", "value_norm"):
+                assert table[column].equals(other[name][column])
+                continue
+            found, expected = (numbers(rows[column]) for rows in (table, other[name]))
+            np.testing.assert_allclose(found, expected, rtol=0, atol=off)
+
+
+def numbers(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    values = column.combine_chunks()
+    flat = values.flatten() if pa.types.is_list(values.type) else values
+    return np.asarray(flat, dtype=np.float32)
+
+
+def all_files(uri: Path) -> list[Path]:
+    return [path for path in uri.rglob("*") if path.is_file()]

@@ -1,8 +1,6 @@
-"""A shard becomes the same complete files however it is batched, cut, sampled or interrupted."""
+"""A shard becomes the same complete files however it is batched, cut or sampled."""
 
-import gc
 import json
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -17,26 +15,29 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from pipeline import extract
 from pipeline.extract import Extractor, make_chunks
 from pipeline.inputs import Encoded
-from pipeline.models import LoadedModel, load_model
+from pipeline.models import load_model
 from pipeline.readers import Unit
 from pipeline.settings import CaptureSpec, SampleSpec
 from pipeline.shards import ShardReport
 from pipeline.stacks import trace_calls
 from pipeline.token_rows import SequenceRecord
-from store.errors import ConfigError, RejectedRowError, UnsupportedModelError
-from tests.pipeline.captured_lake import CAPTURE, Capture, capture_corpus, prepare, with_capture
-from tests.pipeline.test_architectures import largest_error, reference_attention
+from store.errors import ConfigError, UnsupportedModelError
+from tests.pipeline.captured_lake import (
+    CAPTURE,
+    all_files,
+    assert_equal_rows,
+    capture_corpus,
+    prepare,
+    read_rows,
+    with_capture,
+    write_lines,
+)
+from tests.pipeline.own_attention import largest_error, load_eager, own_attention
 from tests.pipeline.tiny_models import make_text, tiny_folder, tiny_model, tiny_spec
-
-
-def write_lines(path: Path, *n_words: int) -> Path:
-    path.write_text("".join(make_text(n, n) + "\n" for n in n_words))
-    return path
 
 
 @pytest.fixture
@@ -45,20 +46,10 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def capture(
-    uri: Path, source: Path, spec: CaptureSpec = CAPTURE, name: str = "llama", strict: bool = False
+    uri: Path, source: Path, spec: CaptureSpec = CAPTURE, name: str = "llama"
 ) -> ShardReport:
-    ready = prepare(uri, tiny_model(name), name, source, spec, strict)
+    ready = prepare(uri, tiny_model(name), name, source, spec)
     return ready.extractor.extract_shard(ready.work())
-
-
-def read_rows(uri: Path, report: ShardReport) -> dict[str, pa.Table]:
-    """The rows of each file, by table and partition."""
-    found = {}
-    for files in report.files.values():
-        for file in files:
-            where = "/".join([file.table, *(value for _, value in file.partition)])
-            found[where] = pq.read_table(uri / file.table / file.path, partitioning=None)
-    return found
 
 
 def read_bytes(uri: Path, report: ShardReport) -> dict[str, bytes]:
@@ -67,28 +58,6 @@ def read_bytes(uri: Path, report: ShardReport) -> dict[str, bytes]:
         for files in report.files.values()
         for file in files
     }
-
-
-def assert_equal_rows(one: dict[str, pa.Table], other: dict[str, pa.Table], off: float) -> None:
-    """The same rows, vectors and norms equal within `off`."""
-    assert one.keys() == other.keys()
-    for name, table in one.items():
-        for column in table.column_names:
-            if column not in ("vector", "value_norm"):
-                assert table[column].equals(other[name][column])
-                continue
-            found, expected = (numbers(rows[column]) for rows in (table, other[name]))
-            np.testing.assert_allclose(found, expected, rtol=0, atol=off)
-
-
-def numbers(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    values = column.combine_chunks()
-    flat = values.flatten() if pa.types.is_list(values.type) else values
-    return np.asarray(flat, dtype=np.float32)
-
-
-def all_files(uri: Path) -> list[Path]:
-    return [path for path in uri.rglob("*") if path.is_file()]
 
 
 def test_rows_are_sorted_without_padding(corpus: Path, tmp_path: Path) -> None:
@@ -221,10 +190,11 @@ def test_subset_stores_just_its_heads_and_the_keys_they_read(corpus: Path, tmp_p
     assert_equal_rows(some, {name: every[name] for name in some}, off=0)
 
 
-def test_subset_of_heads_gives_the_models_attention(corpus: Path, tmp_path: Path) -> None:
-    spec = with_capture(layers=(0, 1), heads=None)
+def test_subset_gives_the_models_attention(corpus: Path, tmp_path: Path) -> None:
+    spec = with_capture(layers=(1,), heads=(0, 3))
     ready, _ = capture_corpus(tmp_path, tiny_model("qwen3"), "qwen3", corpus, spec)
-    assert largest_error(ready, reference_attention(ready, tiny_folder("qwen3"))) < 5e-3
+    own = own_attention(ready, *load_eager(tiny_folder("qwen3"), "text"))
+    assert largest_error(ready, own) < 5e-3
 
 
 def count_calls(
@@ -280,7 +250,8 @@ def test_stack_that_needs_the_shard_alone_is_captured_alone(corpus: Path, tmp_pa
 def test_model_in_half_precision_is_captured(dtype: str, corpus: Path, tmp_path: Path) -> None:
     loaded = load_model(tiny_spec("bert", dtype), "text")
     ready, _ = capture_corpus(tmp_path, loaded, "bert", corpus)
-    error = largest_error(ready, reference_attention(ready, tiny_folder("bert")))
+    own = own_attention(ready, *load_eager(tiny_folder("bert"), "text"))
+    error = largest_error(ready, own)
     assert error < {"float16": 2e-2, "bfloat16": 2e-1}[dtype]  # the whole pass is in half precision
 
 
@@ -372,97 +343,6 @@ def test_shard_without_any_row_has_no_file(tmp_path: Path) -> None:
     report = capture(tmp_path / "atlas", source, spec)
     assert report.files == {"llama": []}
     assert (report.counts.n_rows, report.counts.n_unsampled) == (1, 1)
-
-
-def test_strict_run_stops_at_the_first_reject_and_leaves_nothing(tmp_path: Path) -> None:
-    source = tmp_path / "rows.jsonl"
-    source.write_text("".join([LINES["good"] + "\n"] * 300 + [LINES["broken"] + "\n"]))
-    with pytest.raises(RejectedRowError, match=r"rows.jsonl, row 300: .* without --strict"):
-        capture(tmp_path / "atlas", source, strict=True)
-    assert all_files(tmp_path / "atlas") == []
-
-
-@pytest.mark.parametrize("where", ["_write_heads", "write_rows", "close"])
-def test_shard_that_fails_leaves_nothing(
-    where: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipeline import shard_writer
-
-    monkeypatch.setattr(extract, "rows_per_group", lambda d_head: 30)
-    owner = shard_writer._OpenFile if where == "close" else shard_writer.ShardWriter
-    work, calls = getattr(owner, where), 0
-
-    def fail_later(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > 4:
-            raise OSError(28, "No space left on device")
-        return work(*arguments)
-
-    monkeypatch.setattr(owner, where, fail_later)
-    with pytest.raises(OSError, match="No space left"):
-        capture(tmp_path / "atlas", corpus)
-    assert calls > 4
-    assert all_files(tmp_path / "atlas") == []
-
-
-class _Limited:
-    """Makes a model run out of memory in batches of more sequences than `n`."""
-
-    def __init__(self, loaded: LoadedModel, n: int) -> None:
-        self.loaded, self.n = loaded, n
-        self.sizes: list[int] = []
-        self.alive: weakref.ref[torch.Tensor] | None = None
-
-    def __call__(self, module: Any, arguments: Any, options: Any) -> None:
-        if self.alive is not None:
-            gc.collect(0)
-            assert self.alive() is None, "the failed pass still holds its memory"
-        size = len(options["input_ids"])
-        self.sizes.append(size)
-        if size > self.n:
-            activations = torch.zeros(10)
-            self.alive = weakref.ref(activations)
-            raise torch.OutOfMemoryError("out of memory")
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_batch_out_of_memory_is_halved(n: int, corpus: Path, tmp_path: Path) -> None:
-    exact = with_capture(precision="float32", batch_tokens=10_000)
-    expected = read_rows(tmp_path / "one", capture(tmp_path / "one", corpus, exact))
-    loaded = tiny_model("llama")
-    limit = _Limited(loaded, n)
-    hook = loaded.model.register_forward_pre_hook(limit, with_kwargs=True)
-    try:
-        ready = prepare_untraced(tmp_path / "two", corpus, exact, hook_off=limit)
-        found = read_rows(tmp_path / "two", ready.extractor.extract_shard(ready.work()))
-    finally:
-        hook.remove()
-    assert limit.sizes[0] == 10
-    assert max(size for size in limit.sizes if size <= n) == (n if n == 1 else 3)
-    assert_equal_rows(found, expected, off=2e-5)
-
-
-def prepare_untraced(uri: Path, source: Path, spec: CaptureSpec, hook_off: _Limited) -> Capture:
-    """Trace while memory is enough, then go back to its limit."""
-    n, hook_off.n = hook_off.n, 1_000
-    ready = prepare(uri, tiny_model("llama"), "llama", source, spec)
-    hook_off.n = n
-    hook_off.sizes.clear()
-    return ready
-
-
-def test_single_sequence_out_of_memory_is_an_error(corpus: Path, tmp_path: Path) -> None:
-    loaded = tiny_model("llama")
-    limit = _Limited(loaded, 0)
-    hook = loaded.model.register_forward_pre_hook(limit, with_kwargs=True)
-    try:
-        ready = prepare_untraced(tmp_path / "atlas", corpus, CAPTURE, limit)
-        with pytest.raises(torch.OutOfMemoryError):
-            ready.extractor.extract_shard(ready.work())
-    finally:
-        hook.remove()
-    assert all_files(tmp_path / "atlas") == []
 
 
 def test_calls_that_the_probe_did_not_make_are_refused(corpus: Path, tmp_path: Path) -> None:

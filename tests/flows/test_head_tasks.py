@@ -1,0 +1,101 @@
+from dataclasses import replace
+from json import loads
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from flows import head_tasks
+from flows.config import RunConfig
+from flows.head_tasks import HeadTask, describe_failed_maps, map_head, measure_one
+from flows.work import find_work
+from pipeline.settings import MapSpec, MeasureSpec
+from store.lake import MAPS, Lake, Unit
+from store.snapshot import Snapshot
+from tests.flows.tiny_run import make_run, run_here, save_model
+
+SPECS = (MapSpec("pca", 2, max_tokens=100), MapSpec("pca", 3, max_tokens=100))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """An atlas without maps and measures; only read."""
+    folder = tmp_path_factory.mktemp("run")
+    config = make_run(folder, save_model(folder / "model"), maps=[], measures=False)
+    run_here(config)
+    return replace(config, maps=SPECS, measures=MeasureSpec())
+
+
+@pytest.fixture
+def task(config: RunConfig) -> HeadTask:
+    version = Snapshot.load(config.atlas).version
+    return HeadTask(config.atlas, version, find_work(config).maps[5])
+
+
+def test_a_head_gets_its_maps_with_points_in_drawing_order(
+    config: RunConfig, task: HeadTask
+) -> None:
+    two, three = map_head(task)
+    n_tokens = task.job.sample.n_tokens
+    assert (two.row["status"], two.row["n_queries"], two.row["n_keys"]) == (
+        "ok",
+        n_tokens,
+        n_tokens,
+    )
+    assert loads(two.row["parameters"])["settings"]["method"] == "pca"
+    for made, dims in ((two, 2), (three, 3)):
+        (file,) = made.files
+        points = pq.read_table(f"{config.atlas}/points/{file.path}")
+        assert file.n_rows == len(points) == 2 * n_tokens
+        assert file.size == Path(f"{config.atlas}/points/{file.path}").stat().st_size
+        assert points["rank"].to_pylist() == list(range(2 * n_tokens))
+        assert points["z"].null_count == (2 * n_tokens if dims == 2 else 0)
+        assert set(points["kind"].to_pylist()) == {"query", "key"}
+        assert set(points["sequence_id"].to_pylist()) == set(task.job.sample.sequence_ids.tolist())
+
+
+def test_a_map_that_fails_says_why_and_the_others_are_made(
+    task: HeadTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = head_tasks.make_maps
+
+    def fail_second(*arguments: object) -> object:
+        first, *_ = make(*arguments)  # type: ignore[arg-type]
+        return [first, ValueError("no room " * 1000)]
+
+    monkeypatch.setattr(head_tasks, "make_maps", fail_second)
+    good, bad = map_head(task)
+    assert (good.row["status"], bad.row["status"], bad.files) == ("ok", "failed", [])
+    assert bad.row["reason"].startswith("ValueError: no room no room")
+    assert len(bad.row["reason"]) == 2000
+    assert loads(bad.row["parameters"])["settings"]["dims"] == 3
+
+
+def test_a_head_that_cannot_be_read_has_all_its_maps_failed(tmp_path: Path, task: HeadTask) -> None:
+    rows = describe_failed_maps(task, "NotInAtlasError: gone")
+    assert [row["map_id"] for row in rows] == list(task.job.map_ids)
+    assert {row["status"] for row in rows} == {"failed"}
+    lake = Lake(str(tmp_path / "atlas"))
+    lake.create()
+    lake.commit_rows(MAPS, rows)  # the rows fit the table
+    snapshot = Snapshot.load(lake.uri)
+    assert set(snapshot.newest_maps()["reason"].to_pylist()) == {"NotInAtlasError: gone"}
+    assert task.place == "tiny, layer 1, head 1"
+
+
+def test_measures_are_numbers_of_this_head(config: RunConfig) -> None:
+    job = find_work(config).measures[5]
+    rows = measure_one(HeadTask(config.atlas, Snapshot.load(config.atlas).version, job))
+    assert {(row["model"], row["layer"], row["head"]) for row in rows} == {("tiny", 1, 1)}
+    values = {row["measure"]: row["value"] for row in rows}
+    assert {"entropy", "previous_token"} <= set(values)
+    assert all(value is None or np.isfinite(value) for value in values.values())
+    assert {row["n_sequences"] for row in rows} == {40}
+
+
+def test_map_files_are_committed_as_they_are(config: RunConfig, task: HeadTask) -> None:
+    made = map_head(task)
+    written = Lake(config.atlas).commit(MAPS, [Unit(each.row, each.files) for each in made])
+    assert len(written) == len(SPECS)
+    assert Snapshot.load(config.atlas).files("points").num_rows == len(SPECS)
