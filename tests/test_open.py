@@ -55,7 +55,7 @@ def test_attention_has_a_row_a_query_that_sums_to_one(atlas: Atlas) -> None:
 
 
 def test_what_is_not_there_is_named(atlas: Atlas) -> None:
-    with pytest.raises(NotInAtlasError, match="no model tony .* nearest: tiny"):
+    with pytest.raises(NotInAtlasError, match=r"no model tony .* nearest: tiny"):
         atlas.heads("tony")
     with pytest.raises(NotInAtlasError, match="no layer 7, head 0 of tiny"):
         atlas.attention("tiny", 7, 0, 0)

@@ -10,6 +10,7 @@ from flows import head_tasks
 from flows.config import RunConfig
 from flows.head_tasks import HeadTask, describe_failed_maps, map_head, measure_one
 from flows.work import find_work
+from pipeline.maps import make_maps
 from pipeline.settings import MapSpec, MeasureSpec
 from store.lake import MAPS, Lake, Unit
 from store.snapshot import Snapshot
@@ -58,7 +59,7 @@ def test_a_head_gets_its_maps_with_points_in_drawing_order(
 def test_a_map_that_fails_says_why_and_the_others_are_made(
     task: HeadTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = head_tasks.make_maps
+    make = make_maps
 
     def fail_second(*arguments: object) -> object:
         first, *_ = make(*arguments)  # type: ignore[arg-type]
