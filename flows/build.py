@@ -61,9 +61,13 @@ class PrefectServer:
 
     def wait(self) -> None:
         """Return when it answers; raise what kept it from starting."""
-        self._thread.join()
+        self.settle()
         if self._error is not None:
             raise self._error
+
+    def settle(self) -> None:
+        """Return when it has started or failed to: a process on its way would be left behind."""
+        self._thread.join()
 
 
 @flow(name="build-atlas", persist_result=False, validate_parameters=False)  # type: ignore[untyped-decorator]

@@ -114,14 +114,11 @@ def make_actor(config: RunConfig, modality: str, n_workers: int, strict: bool) -
 
 
 def get(reference: Any) -> Any:
-    """The result of a Ray call; an error of our code is raised as itself."""
+    """The result of a Ray call; an error in the worker is raised as itself, not as Ray's."""
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        cause = cause_of(error)
-        if isinstance(cause, AtlasError):
-            raise cause from error
-        raise
+        raise cause_of(error) from error
 
 
 def cause_of(error: RayError) -> BaseException:

@@ -43,6 +43,7 @@ def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] 
             results: list[Any] = build_atlas(session)
         finally:
             session.close()
+            server.settle()
     return results
 
 

@@ -6,6 +6,7 @@ Neither torch, Ray nor Prefect is loaded here: a finished run says so within sec
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from json import loads
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,10 +15,10 @@ from flows.config import RunConfig
 from flows.identity import Identity, Row, check_identity, identify, known_models
 from flows.samples import HeadJob, find_map_jobs, find_measure_jobs
 from pipeline.corpus import appended_cleanly, fingerprint, list_sources, modality
-from pipeline.settings import SampleSpec
+from pipeline.settings import CorpusSpec, SampleSpec
 from pipeline.sources import SourceFile
 from store.atlas import Atlas
-from store.errors import AtlasNotFoundError, SourceChangedError
+from store.errors import AtlasNotFoundError, CaptureConflictError, SourceChangedError
 from store.snapshot import Snapshot
 
 
@@ -209,20 +210,34 @@ def _check_file(config: RunConfig, file: SourceFile, known: Row | None) -> NewRo
 
     Raises:
         SourceChangedError: rows that were captured are others now.
+        CaptureConflictError: they were cut in another way, or read from another column.
     """
-    mark = fingerprint(file)
+    mark, reading = fingerprint(file), describe_reading(config.corpus, file)
     if known is None:
-        return NewRows(file, None, 0, mark)
-    grew = file.bytes > known["bytes"] and fingerprint(file, known["bytes"]) == known["fingerprint"]
-    if mark != known["fingerprint"] and not (
-        grew and appended_cleanly(file, known["bytes"], config.corpus)
-    ):
+        return NewRows(file, None, 0, f"{mark} {reading}")
+    content, _, was_read = known["fingerprint"].rpartition(" ")
+    if was_read != reading:
+        raise CaptureConflictError(
+            f"corpus {config.corpus.name} was read by {was_read}, this run reads it by {reading}: "
+            "its rows would get other numbers; set corpus.name to another name"
+        )
+    grew = file.bytes > known["bytes"] and fingerprint(file, known["bytes"]) == content
+    if mark != content and not (grew and appended_cleanly(file, known["bytes"], config.corpus)):
         raise SourceChangedError(
             f"{file.source} changed since it was captured ({known['bytes']} bytes then, "
             f"{file.bytes} now): restore it, or capture the corpus anew under another "
             "corpus.name" + ("; text that is appended must begin a new record" if grew else "")
         )
-    return NewRows(file, known["ordinal"], 0, mark)
+    return NewRows(file, known["ordinal"], 0, f"{mark} {reading}")
+
+
+def describe_reading(corpus: CorpusSpec, file: SourceFile) -> str:
+    """What decides how a file's rows are numbered and what they hold, as a word."""
+    split = corpus.split
+    unit = "record" if split.unit == "line" and file.kind == "text" else split.unit
+    if split.unit == "window":
+        unit = f"window-{split.window}-{split.stride or split.window}"
+    return unit if file.kind in ("text", "image") else f"{unit}-of-{quote(corpus.text_column)}"
 
 
 def _uncovered(

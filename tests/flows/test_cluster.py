@@ -18,6 +18,7 @@ from flows.cluster import (
     Failed,
     RemoteWorker,
     count_fitting,
+    get,
     is_full_disk,
     is_hopeless,
     is_users_mistake,
@@ -198,6 +199,12 @@ def test_a_model_that_does_not_load_comes_back_as_itself(tmp_path: Path) -> None
     (folder / "config.json").write_text('{"model_type": "no-such-type"}')
     with pytest.raises(ModelLoadError, match="does not load as an AutoModel"):
         make_actor(make_run(tmp_path / "run", folder), "text", 1, strict=False)
+
+
+def test_any_error_of_a_worker_comes_back_as_itself(actors: list[Any]) -> None:
+    with pytest.raises(OSError, match="disk") as caught:
+        get(actors[0].call.remote("capture", ("full", "disk")))
+    assert type(caught.value) is OSError and caught.value.errno == errno.ENOSPC
 
 
 def test_a_loaded_actor_answers_as_a_planner(tmp_path: Path) -> None:

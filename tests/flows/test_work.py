@@ -11,8 +11,13 @@ import pytest
 from flows.config import RunConfig
 from flows.work import find_coverage, find_vanished, find_work, load_snapshot, newest_files
 from pipeline.corpus import list_sources
-from pipeline.settings import MapSpec, MeasureSpec, SampleSpec
-from store.errors import AtlasFormatError, SourceChangedError, SourceNotFoundError
+from pipeline.settings import MapSpec, MeasureSpec, SampleSpec, SplitSpec
+from store.errors import (
+    AtlasFormatError,
+    CaptureConflictError,
+    SourceChangedError,
+    SourceNotFoundError,
+)
 from store.lake import SHARDS, Lake
 from store.snapshot import Snapshot
 from tests.flows.small_runs import (
@@ -54,6 +59,20 @@ def test_an_atlas_that_is_not_there_has_everything_to_do(config: RunConfig) -> N
     assert load_snapshot(config.atlas) is None
     assert [(row.ordinal, row.first_row) for row in work.new_rows[0].rows] == [(None, 0)] * 2
     assert (work.known, work.planned, work.vanished) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "split", [SplitSpec("sentence"), SplitSpec("window", 4), SplitSpec("paragraph")]
+)
+def test_a_corpus_that_would_be_cut_otherwise_is_refused(
+    config: RunConfig, split: SplitSpec
+) -> None:
+    run(config)
+    other = replace(config, corpus=replace(config.corpus, split=split))
+    with pytest.raises(CaptureConflictError, match=r"set corpus\.name to another name"):
+        find_work(other)
+    same = replace(config, corpus=replace(config.corpus, split=SplitSpec("line")))
+    assert find_work(same).is_done  # a line of a text file is its record
 
 
 def test_planned_shards_wait_until_they_are_captured(config: RunConfig) -> None:
