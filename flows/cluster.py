@@ -22,6 +22,8 @@ from store.errors import AtlasError, CommitError, ConfigError, NotInAtlasError
 MAX_EXCEPTIONS = 3
 MAX_DEATHS = 10
 
+_LOOK_EVERY_S = 1.0
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG})
@@ -33,6 +35,13 @@ class Done:
 
     work: Any
     result: Any
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Progress within units of work that are still running."""
+
+    amount: int
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,10 @@ class CaptureActor:
         """Call a method of the worker."""
         return getattr(self._worker, method)(*arguments)
 
+    def count_tokens(self) -> int:
+        """Tokens captured so far, answered beside a capture that runs."""
+        return 0 if self._worker is None else int(self._worker.extractor.n_tokens)
+
 
 class RemoteWorker:
     """A capture worker on the cluster, with the methods that planning calls."""
@@ -103,6 +116,7 @@ def make_actor(config: RunConfig, modality: str, n_workers: int, strict: bool) -
         num_gpus=config.workers.num_gpus,
         max_restarts=0,
         max_task_retries=0,
+        max_concurrency=2,  # one works, one answers how far it is
     )(CaptureActor)
     actor = actor_class.remote()
     try:
@@ -178,8 +192,8 @@ def count_fitting(workers: WorkerSpec) -> int:
 
 def run_on_actors(
     works: Iterable[Any], actors: Sequence[Any], new_actor: Callable[[], Any]
-) -> Iterator[Done | Failed]:
-    """Capture shards, one at a time on each actor; gives results as they come.
+) -> Iterator[Done | Failed | Moved]:
+    """Capture shards, one at a time on each actor; gives results and progress as they come.
 
     Args:
         works: shards.
@@ -191,15 +205,18 @@ def run_on_actors(
     """
     waiting, idle = deque(works), deque(actors)
     running: dict[Any, tuple[Any, Any]] = {}
-    tally = _Tally()
+    tally, watch = _Tally(), _Watch()
     while waiting or running:
         while waiting and idle:
             work, actor = waiting.popleft(), idle.popleft()
             running[actor.call.remote("capture", work)] = (work, actor)
-        reference = ray.wait(list(running), num_returns=1)[0][0]
-        work, actor = running.pop(reference)
+        ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_EVERY_S)
+        if not ready:
+            yield Moved(watch.look([actor for _, actor in running.values()]))
+            continue
+        work, actor = running.pop(ready[0])
         try:
-            result = ray.get(reference)
+            result = ray.get(ready[0])
         except RayTaskError as error:
             idle.append(actor)
             if outcome := tally.count_exception(work, error):
@@ -256,6 +273,28 @@ def run_tasks(
                 yield outcome
             else:
                 waiting.append(work)
+
+
+class _Watch:
+    """Asks busy actors how far they are."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Any, int] = {}
+
+    def look(self, actors: Sequence[Any]) -> int:
+        """Tokens captured since the last look; actors that do not answer count as standing."""
+        asked = {actor.count_tokens.remote(): actor for actor in actors}
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_EVERY_S)
+        moved = 0
+        for reference in answered:
+            actor = asked[reference]
+            try:
+                now = ray.get(reference)
+            except RayError:  # its death shows where its work is waited for
+                continue
+            moved += max(0, now - self._seen.get(actor, 0))
+            self._seen[actor] = now
+        return moved
 
 
 class _Tally:

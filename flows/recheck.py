@@ -167,7 +167,7 @@ def _read_image(atlas: Atlas, row: Row) -> Unit:
     corpus = CorpusSpec(row["corpus"], (row["source"],))
     file = list_sources(corpus)[0]
     known = {
-        known["fingerprint"]
+        known["fingerprint"].partition(" ")[0]  # behind it stands how the file was cut
         for known in atlas.snapshot.rows("files").to_pylist()
         if (known["corpus"], known["source"]) == (row["corpus"], row["source"])
     }

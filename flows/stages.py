@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from json import loads
 from typing import Any, TypeVar
 
-from flows.cluster import Done, Failed, run_on_actors, run_tasks
+from flows.cluster import Done, Failed, Moved, run_on_actors, run_tasks
 from flows.head_tasks import (
     HeadTask,
     MadeMap,
@@ -94,12 +94,27 @@ def extract_stage(session: Session) -> StageResult:
     actors = session.actors(work.modality, len(shards))
     session.steps.start("extract", sum(row["n_tokens"] for row in work.planned), "tokens")
     outcomes = run_on_actors(shards, actors, lambda: session.new_actor(work.modality))
-    for batch in in_batches(outcomes):
-        _commit_shards(lake, batch, planned, result, session)
+    for batch in in_batches(_show_progress(session, outcomes)):
+        _commit_shards(lake, batch, planned, result)
     session.steps.finish()
     session.release_actors()
     result.seconds = time.monotonic() - started
     return result
+
+
+def _show_progress(
+    session: Session, outcomes: Iterable[Done | Failed | Moved]
+) -> Iterator[Done | Failed]:
+    """Pass results on and show how many tokens were captured since the last look."""
+    since = time.monotonic()
+    for outcome in outcomes:
+        if not isinstance(outcome, Moved):
+            yield outcome
+            continue
+        now = time.monotonic()
+        rate = outcome.amount / max(now - since, 1e-9)
+        session.steps.advance(outcome.amount, f"{rate:,.0f} tokens/s")
+        since = now
 
 
 def _files_by_ordinal(session: Session, work: Work) -> dict[int, SourceFile]:
@@ -138,7 +153,6 @@ def _commit_shards(
     outcomes: Sequence[Done | Failed],
     planned: dict[str, Row],
     result: StageResult,
-    session: Session,
 ) -> None:
     units, lost = [], []
     for outcome in outcomes:
@@ -156,9 +170,6 @@ def _commit_shards(
     for unit in written:
         for name in ("n_sequences", "n_rejects", "n_tokens", "n_truncated", "bytes"):
             result.counts[name] = result.counts.get(name, 0) + unit.row[name]
-        seconds = max(unit.row["seconds"], 1e-9)
-        rate = f"{unit.row['n_tokens'] / seconds:,.0f} tokens/s"
-        session.steps.advance(planned[unit.row["shard_id"]]["n_tokens"], rate)
 
 
 def shard_units(report: ShardReport, planned: dict[str, Row]) -> list[Unit]:

@@ -234,7 +234,7 @@ def _check_file(config: RunConfig, file: SourceFile, known: Row | None) -> NewRo
 def describe_reading(corpus: CorpusSpec, file: SourceFile) -> str:
     """What decides how a file's rows are numbered and what they hold, as a word."""
     split = corpus.split
-    unit = "record" if split.unit == "line" and file.kind == "text" else split.unit
+    unit: str = "record" if split.unit == "line" and file.kind == "text" else split.unit
     if split.unit == "window":
         unit = f"window-{split.window}-{split.stride or split.window}"
     return unit if file.kind in ("text", "image") else f"{unit}-of-{quote(corpus.text_column)}"

@@ -13,6 +13,7 @@ from store.errors import ModelLoadError
 
 _WEIGHTS = ("*.safetensors", "*.bin")  # the first kind that is there counts
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")
+_TIMEOUT_S = 10
 _NO_WEIGHTS = ("optimizer.bin", "scheduler.bin", "training_args.bin")
 
 
@@ -49,22 +50,16 @@ def find_model(spec: ModelSpec) -> ModelFiles:
 
 def _download(spec: ModelSpec) -> ModelFiles:
     """Bring a hub model into the local cache, weights as safetensors where there are any."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         repository, _, gguf = _split_gguf(spec.name)
-        if gguf:
-            patterns = [gguf]
-        else:
-            try:
-                names = HfApi().list_repo_files(repository, revision=spec.revision)
-                has_safetensors = any(name.endswith(".safetensors") for name in names)
-                patterns = [*_TEXT_FILES, _WEIGHTS[0] if has_safetensors else _WEIGHTS[1]]
-            except (OSError, HfHubHTTPError):
-                patterns = [*_TEXT_FILES, *_WEIGHTS]  # offline: whatever the cache holds
+        patterns = [gguf] if gguf else _wanted_files(repository, spec.revision)
         folder = Path(
-            snapshot_download(repository, revision=spec.revision, allow_patterns=patterns)
+            snapshot_download(
+                repository, revision=spec.revision, allow_patterns=patterns, etag_timeout=_TIMEOUT_S
+            )
         )
     except LocalEntryNotFoundError as error:
         raise ModelLoadError(
@@ -77,6 +72,21 @@ def _download(spec: ModelSpec) -> ModelFiles:
             f"({_first_line(error)}); private models need a token from `hf auth login`"
         ) from error
     return ModelFiles(folder, gguf or None, folder.name)
+
+
+def _wanted_files(repository: str, revision: str | None) -> list[str]:
+    """Patterns of the files to bring: safetensors where the hub has them, else any weights."""
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        about = HfApi().model_info(repository, revision=revision, timeout=_TIMEOUT_S)
+    except (OSError, HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError):
+        return [*_TEXT_FILES, *_WEIGHTS]  # offline: whatever the cache holds
+    names = [file.rfilename for file in about.siblings or ()]
+    has_safetensors = any(name.endswith(".safetensors") for name in names)
+    return [*_TEXT_FILES, _WEIGHTS[0] if has_safetensors else _WEIGHTS[1]]
 
 
 def _split_gguf(name: str) -> tuple[str, str, str]:

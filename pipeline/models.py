@@ -1,5 +1,6 @@
 """Loading a model with its tokenizer or image processor, whatever AutoModel knows."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -86,12 +87,25 @@ def _load_weights(spec: ModelSpec, files: ModelFiles) -> nn.Module:
             torch.manual_seed(spec.random_seed)
             model: nn.Module = AutoModel.from_config(config, dtype=dtype)
             return model
-        model = AutoModel.from_pretrained(files.folder, dtype=dtype, **options)
+        model, report = AutoModel.from_pretrained(
+            files.folder, dtype=dtype, output_loading_info=True, **options
+        )
     except _BROKEN as error:
         raise ModelLoadError(
             f"model.name: {spec.name} does not load as an AutoModel: {_reason(error)}"
         ) from error
+    _check_complete(spec, report["missing_keys"])
     return model
+
+
+def _check_complete(spec: ModelSpec, missing: Iterable[str]) -> None:
+    """Refuse a checkpoint that leaves weights to chance; poolers come after all attention."""
+    needed = sorted(name for name in missing if "pooler" not in name)
+    if needed:
+        raise ModelLoadError(
+            f"model.name: {spec.name} lacks {len(needed)} weights, such as {needed[0]}, which "
+            "would be random; name a whole checkpoint, or set model.random_seed"
+        )
 
 
 def _load_tokenizer(spec: ModelSpec, files: ModelFiles) -> Any:
@@ -107,15 +121,6 @@ def _load_tokenizer(spec: ModelSpec, files: ModelFiles) -> Any:
             f"model.name: {spec.name} has no tokenizer that loads, and the corpus is text: "
             f"{_reason(error)}"
         ) from error
-
-
-def load_tokenizer(spec: ModelSpec) -> Any:
-    """Load a model's tokenizer alone, as planning needs it.
-
-    Raises:
-        ModelLoadError: it does not exist or does not load.
-    """
-    return _load_tokenizer(spec, find_model(spec))
 
 
 def _load_processor(spec: ModelSpec, files: ModelFiles) -> Any:

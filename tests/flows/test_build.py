@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from store.atlas import Atlas
-from tests.flows.tiny_run import make_lines, make_run, save_model, write_lines
+from tests.flows.tiny_run import make_run, save_model
 
 QKATLAS = (sys.executable, "-m", "qkatlas")
 
@@ -176,16 +176,7 @@ def test_prefect_has_the_tasks_the_progress_and_the_result(first: Ran, server: s
     assert (extract["done"], extract["n_sequences"]) == (1, 40)
 
 
-def test_a_run_uses_the_server_of_prefect_api_url(place: Place, first: Ran, server: str) -> None:
-    write_lines(place.folder / "corpus.txt", [*make_lines(40), *make_lines(5, seed=1)])
-    before = len(query(server, "flow_runs"))
-    ran = place.run("run", "tiny.yaml", PREFECT_API_URL=server)
-    assert (ran.code, ran.err) == (0, "")
-    assert len(query(server, "flow_runs")) == before + 1
-    assert place.ask("SELECT count(*) AS n FROM sequences") == [{"n": 45}]
-
-
-def test_an_error_in_a_worker_is_one_line_and_is_not_retried(
+def test_an_error_is_one_line_not_retried_and_seen_at_prefect_api_url(
     place: Place, first: Ran, server: str
 ) -> None:
     save_model(place.folder / "bloom", "bloom", n_layer=2, n_head=4)
@@ -196,7 +187,8 @@ def test_an_error_in_a_worker_is_one_line_and_is_not_retried(
     assert ran.err.startswith("error: BloomModel computes attention outside")
     assert not (place.folder / "none").exists()
     failed = [task for task in query(server, "task_runs") if task["state_type"] == "FAILED"]
-    assert [task["run_count"] for task in failed] == [1]
+    assert [(task["task_key"][:4], task["run_count"]) for task in failed] == [("plan", 1)]
+    assert len(query(server, "flow_runs")) == 2
 
 
 def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(place: Place, first: Ran) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from pipeline.models import choose_device, load_model, load_tokenizer
+from pipeline.models import choose_device, load_model
 from pipeline.settings import ModelSpec
 from store.errors import ModelLoadError
 from tests.pipeline.tiny_models import tiny_folder, tiny_model, tiny_spec
@@ -54,8 +55,13 @@ def test_random_weights_need_only_a_configuration_and_repeat(folder: Path) -> No
     assert not torch.equal(one[name], other[name])
 
 
-def test_tokenizer_loads_alone() -> None:
-    assert load_tokenizer(tiny_spec("bert"))("the cat")["input_ids"][0] == 2
+def test_checkpoint_that_leaves_weights_to_chance_is_refused(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = "encoder.layer.0.attention.self.query.weight"
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelLoadError, match=rf"lacks 1 weights, such as {name}"):
+        load_model(spec(folder), "text")
 
 
 def test_model_without_weights_is_refused(folder: Path) -> None:
