@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -106,16 +107,16 @@ def hub(monkeypatch: pytest.MonkeyPatch, names: list[str] | Exception, folder: P
     """A hub that lists these files, or cannot be reached; gives what is asked of it."""
     asked: list[Any] = []
 
-    def list_files(*_: Any, **options: Any) -> list[str]:
+    def tell_about(*_: Any, **options: Any) -> SimpleNamespace:
         if isinstance(names, Exception):
             raise names
-        return names
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
 
     def download(repository: str, **options: Any) -> str:
         asked.append((repository, options["revision"], options["allow_patterns"]))
         return str(folder)
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", list_files)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", tell_about)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     return asked
 
