@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from flows.config import RunConfig
 from flows.environment import ray_address, worker_environment
@@ -90,7 +90,7 @@ class CaptureActor:
 
     def count_tokens(self) -> int:
         """Tokens captured so far, answered beside a capture that runs."""
-        return 0 if self._worker is None else int(self._worker.extractor.n_tokens)
+        return 0 if self._worker is None else int(self._worker.count_tokens())
 
 
 class RemoteWorker:
@@ -290,7 +290,7 @@ class _Watch:
             actor = asked[reference]
             try:
                 now = ray.get(reference)
-            except RayError:  # its death shows where its work is waited for
+            except RayActorError:  # its death shows where its work is waited for
                 continue
             moved += max(0, now - self._seen.get(actor, 0))
             self._seen[actor] = now

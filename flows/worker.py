@@ -109,6 +109,10 @@ class CaptureWorker:
         """Bytes that capture takes, from about one row group of real vectors."""
         return measure_sizes(self.extractor, units)
 
+    def count_tokens(self) -> int:
+        """Tokens captured so far, over all shards."""
+        return self.extractor.n_tokens
+
     def capture(self, work: ShardWork) -> ShardReport:
         """Capture a shard into uncommitted files."""
         report = self.extractor.extract_shard(work)

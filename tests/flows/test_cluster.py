@@ -4,7 +4,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from flows.cluster import (
     CaptureActor,
     Done,
     Failed,
+    Moved,
     RemoteWorker,
     count_fitting,
     get,
@@ -41,6 +42,12 @@ from tests.flows.tiny_run import local_ray, make_run, save_model
 class FakeWorker:
     """Does what its work says, in the place of a capture worker."""
 
+    def __init__(self) -> None:
+        self._n_tokens = 0
+
+    def count_tokens(self) -> int:
+        return self._n_tokens
+
     def capture(self, work: tuple[str, str]) -> str:
         kind, argument = work
         if kind == "fail":
@@ -62,6 +69,7 @@ class FakeWorker:
                 path.write_text("seen")
                 os.kill(os.getpid(), signal.SIGKILL)
         if kind == "sleep":
+            self._n_tokens += 7
             time.sleep(float(argument))
         return f"{kind} {argument}"
 
@@ -81,7 +89,23 @@ def cluster() -> Iterator[None]:
 
 
 def new_actor() -> Any:
-    return ray.remote(num_cpus=0.1, max_restarts=0, max_task_retries=0)(FakeActor).remote()
+    options = {"num_cpus": 0.1, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 2}
+    return ray.remote(**options)(FakeActor).remote()
+
+
+def run_units(
+    works: Iterable[Any], actors: Sequence[Any], new_actor: Callable[[], Any]
+) -> list[Done | Failed]:
+    """The results alone, without progress."""
+    outcomes = run_on_actors(works, actors, new_actor)
+    return [outcome for outcome in outcomes if not isinstance(outcome, Moved)]
+
+
+def test_progress_within_a_unit_is_seen(actors: list[Any]) -> None:
+    outcomes = list(run_on_actors([("sleep", "2.5")], [new_actor()], new_actor))
+    moved = [outcome.amount for outcome in outcomes if isinstance(outcome, Moved)]
+    assert sum(moved) == 7
+    assert isinstance(outcomes[-1], Done)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +115,7 @@ def actors() -> list[Any]:
 
 def test_every_unit_is_done_in_whatever_order(actors: list[Any]) -> None:
     works = [("sleep", "0.3"), *(("plain", str(n)) for n in range(9))]
-    outcomes = list(run_on_actors(works, actors, new_actor))
+    outcomes = list(run_units(works, actors, new_actor))
     assert {o.work: o.result for o in outcomes if isinstance(o, Done)} == {
         work: f"{work[0]} {work[1]}" for work in works
     }
@@ -105,13 +129,13 @@ def test_an_actor_has_one_unit_at_a_time(actors: list[Any]) -> None:
             taken.append(number)
             yield ("sleep", "0.05")
 
-    assert len(list(run_on_actors(works(), actors[:1], new_actor))) == 6
+    assert len(list(run_units(works(), actors[:1], new_actor))) == 6
     assert len(taken) == 6
 
 
 def test_exceptions_give_a_unit_up_after_three_and_the_rest_is_done(actors: list[Any]) -> None:
     works = [("fail", "no luck"), ("plain", "a"), ("plain", "b")]
-    outcomes = list(run_on_actors(works, actors, new_actor))
+    outcomes = list(run_units(works, actors, new_actor))
     (failed,) = [o for o in outcomes if isinstance(o, Failed)]
     assert failed == Failed(("fail", "no luck"), "ShapeError: no luck")
     assert MAX_EXCEPTIONS == 3
@@ -119,7 +143,7 @@ def test_exceptions_give_a_unit_up_after_three_and_the_rest_is_done(actors: list
 
 
 def test_a_unit_that_fails_once_is_done(actors: list[Any], tmp_path: Path) -> None:
-    (outcome,) = run_on_actors([("fail once", str(tmp_path / "seen"))], actors, new_actor)
+    (outcome,) = run_units([("fail once", str(tmp_path / "seen"))], actors, new_actor)
     assert isinstance(outcome, Done)
 
 
@@ -130,7 +154,7 @@ def test_what_no_retry_mends_ends_the_loop_as_itself(
     actors: list[Any], work: tuple[str, str], error: type[Exception]
 ) -> None:
     with pytest.raises(error, match=work[1]) as caught:
-        list(run_on_actors([work, ("plain", "a")], actors, new_actor))
+        list(run_units([work, ("plain", "a")], actors, new_actor))
     assert type(caught.value) is error
 
 
@@ -142,7 +166,7 @@ def test_a_killed_worker_is_replaced_and_its_unit_done(tmp_path: Path) -> None:
         return made[-1]
 
     works = [("die once", str(tmp_path / "seen")), ("plain", "a")]
-    outcomes = list(run_on_actors(works, [new_actor()], replace_actor))
+    outcomes = list(run_units(works, [new_actor()], replace_actor))
     assert {o.work for o in outcomes if isinstance(o, Done)} == set(works)
     assert len(made) == 1
 
@@ -150,13 +174,13 @@ def test_a_killed_worker_is_replaced_and_its_unit_done(tmp_path: Path) -> None:
 def test_an_actor_that_was_killed_before_is_replaced() -> None:
     actor = new_actor()
     ray.kill(actor)
-    (outcome,) = run_on_actors([("plain", "a")], [actor], new_actor)
+    (outcome,) = run_units([("plain", "a")], [actor], new_actor)
     assert outcome == Done(("plain", "a"), "plain a")
 
 
 def test_a_unit_that_kills_its_workers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.cluster.MAX_DEATHS", 2)
-    (outcome,) = run_on_actors([("die", "")], [new_actor()], new_actor)
+    (outcome,) = run_units([("die", "")], [new_actor()], new_actor)
     assert isinstance(outcome, Failed)
     assert outcome.reason.startswith("its worker died 2 times: ")
 
