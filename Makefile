@@ -27,7 +27,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 bench: .venv/.demo .venv/.weights-minilm
-	$(BIN)/python -m bench.extract
+	GOMP_SPINCOUNT=0 $(BIN)/python -m bench.extract
 
 # The pages that are made from code; tests hold them equal to it.
 docs: .venv/.dev

@@ -51,6 +51,9 @@ AtlasOption = Annotated[
         "--atlas", metavar="URI", envvar="QKATLAS_ATLAS", help="Folder or URI of the atlas."
     ),
 ]
+OtherAtlas = Annotated[
+    str | None, typer.Option("--atlas", metavar="URI", help="In place of the configuration's.")
+]
 
 
 def open(uri: str) -> "Atlas":
@@ -89,7 +92,7 @@ def _options(
 def run(
     config: ConfigFile,
     overrides: Overrides = None,
-    atlas: AtlasOption = None,
+    atlas: OtherAtlas = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first unreadable row.")] = False,
 ) -> None:
     """Capture, map and measure what is not in the atlas yet.
@@ -136,7 +139,7 @@ def _print_results(results: Sequence[Any]) -> None:
 
 
 @app.command()
-def plan(config: ConfigFile, overrides: Overrides = None, atlas: AtlasOption = None) -> None:
+def plan(config: ConfigFile, overrides: Overrides = None, atlas: OtherAtlas = None) -> None:
     """Say what a run would read and write, without writing.
 
     Example: `qkatlas plan examples/encoder_on_text.yaml`
@@ -192,7 +195,7 @@ def sql(
 def verify(
     config: ConfigFile,
     overrides: Overrides = None,
-    atlas: AtlasOption = None,
+    atlas: OtherAtlas = None,
     sequences: Annotated[int, typer.Option(min=1, help="How many to compare.")] = 8,
 ) -> None:
     """Compare attention recomputed from the atlas with the model's own.

@@ -69,7 +69,7 @@ def measure(
 
 
 def make_config(folder: Path, sequences: int) -> RunConfig:
-    """MiniLM over the demo's corpus, in small shards."""
+    """MiniLM over the demo's corpus."""
     config = load_config(write_demo("minilm", folder))
     sample = replace(config.capture.sample, limit=sequences)
     return replace(config, capture=replace(config.capture, sample=sample))

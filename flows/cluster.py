@@ -6,9 +6,11 @@ was alone on it, and gets a new worker.
 """
 
 import errno
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import ray
@@ -56,7 +58,7 @@ def start_ray() -> bool:
     """Connect to the cluster of RAY_ADDRESS, or start one here; returns whether this call did."""
     if ray.is_initialized():
         return False
-    local = {} if ray_address() else {"include_dashboard": False}
+    local = {} if ray_address() else {"address": "local", "include_dashboard": False}
     ray.init(
         logging_level="error",
         log_to_driver=False,
@@ -77,6 +79,7 @@ class CaptureActor:
     def __init__(self) -> None:
         """Wait for `load`."""
         self._worker: Any = None
+        self._turn = Lock()
 
     def load(self, config: RunConfig, modality: str, n_workers: int, strict: bool) -> None:
         """Load the model."""
@@ -85,8 +88,9 @@ class CaptureActor:
         self._worker = CaptureWorker(config, modality, n_workers, strict)
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the worker."""
-        return getattr(self._worker, method)(*arguments)
+        """Call a method of the worker, after the one that runs: they share its buffers."""
+        with self._turn:
+            return getattr(self._worker, method)(*arguments)
 
     def count_tokens(self) -> int:
         """Tokens captured so far, answered beside a capture that runs."""
@@ -205,14 +209,15 @@ def run_on_actors(
     """
     waiting, idle = deque(works), deque(actors)
     running: dict[Any, tuple[Any, Any]] = {}
-    tally, watch = _Tally(), _Watch()
+    tally, watch = _Tally(), _Watch(actors)
     while waiting or running:
         while waiting and idle:
             work, actor = waiting.popleft(), idle.popleft()
             running[actor.call.remote("capture", work)] = (work, actor)
         ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_EVERY_S)
-        if not ready:
+        if watch.is_due() or not ready:
             yield Moved(watch.look([actor for _, actor in running.values()]))
+        if not ready:
             continue
         work, actor = running.pop(ready[0])
         try:
@@ -278,11 +283,18 @@ def run_tasks(
 class _Watch:
     """Asks busy actors how far they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, actors: Sequence[Any]) -> None:
         self._seen: dict[Any, int] = {}
+        self._last = 0.0
+        self.look(actors)  # what they captured before, as in measuring sizes, does not count
+
+    def is_due(self) -> bool:
+        """Whether it is time to look, however many units have ended meanwhile."""
+        return time.monotonic() - self._last >= _LOOK_EVERY_S
 
     def look(self, actors: Sequence[Any]) -> int:
         """Tokens captured since the last look; actors that do not answer count as standing."""
+        self._last = time.monotonic()
         asked = {actor.count_tokens.remote(): actor for actor in actors}
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_EVERY_S)
         moved = 0

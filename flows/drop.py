@@ -42,7 +42,7 @@ def drop_from_atlas(uri: str, kind: Kind, name: str) -> str:
         n_shards, n_maps = _drop_models(lake, snapshot, models, f"qkatlas drop --model {name}")
         return (
             f"dropped {_listed(models)}: {n_shards:,} shard(s) and {n_maps:,} map(s) are hidden; "
-            f"{_LATER}; `qkatlas run` may capture the key again"
+            f"{_LATER}; `qkatlas run` may capture it again when no stack of the model is left"
         )
     if kind == "corpus":
         return _drop_corpus(lake, snapshot, name)

@@ -16,6 +16,7 @@ _QUIET = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     "TOKENIZERS_PARALLELISM": "true",
+    "GOMP_SPINCOUNT": "0",  # torch's threads must not spin while others write
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",

@@ -176,6 +176,7 @@ def measure_one(task: HeadTask) -> list[Row]:
             "measure": name,
             "value": value,
             "corpora": job.sample.corpora,
+            "sample": job.sample.digest,
             "n_sequences": len(job.sample.sequence_ids),
             "n_tokens": job.sample.n_tokens,
         }

@@ -4,12 +4,13 @@ import os
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from flows.config import RunConfig
 from flows.environment import prepare_environment
 from flows.progress import show_bars
 from flows.work import Work, find_work
-from store.errors import ConfigError
+from store.errors import ConfigError, StageError
 from store.snapshot import local_path
 
 
@@ -28,6 +29,7 @@ def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] 
     work = find_work(config)
     _note_vanished(work, console)
     if work.is_done:
+        _refuse_given_up(work)
         return None
     check_writable(config.atlas)
     console.print("[dim]starting Prefect and Ray …")
@@ -63,9 +65,22 @@ def check_writable(uri: str) -> None:
         raise ConfigError(f"atlas: {there} may not be written to; choose another folder")
 
 
+def _refuse_given_up(work: Work) -> None:
+    """Say that rows are missing, though nothing is left to try.
+
+    Raises:
+        StageError: shards of this corpus were given up.
+    """
+    if work.given_up:
+        raise StageError(
+            f"nothing is left to do, but {work.given_up} shard(s) were given up and their rows are "
+            "missing: `qkatlas status` says why; `qkatlas drop` the corpus or model to try anew"
+        )
+
+
 def _note_vanished(work: Work, console: Console) -> None:
     if work.vanished:
         console.print(
             f"[yellow]{len(work.vanished)} captured file(s) are no longer among the sources; "
-            f"their sequences stay: {work.vanished[0]}"
+            f"their sequences stay: {escape(work.vanished[0])}"
         )

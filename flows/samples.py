@@ -250,9 +250,4 @@ def _measured_heads(atlas: Atlas, model: str, sample: Sample) -> set[tuple[int, 
         head = (row["layer"], row["head"])
         if head not in newest or row["generation"] > newest[head]["generation"]:
             newest[head] = row
-    wanted = (sample.corpora, len(sample.sequence_ids), sample.n_tokens)
-    return {
-        head
-        for head, row in newest.items()
-        if (row["corpora"], row["n_sequences"], row["n_tokens"]) == wanted
-    }
+    return {head for head, row in newest.items() if row["sample"] == sample.digest}

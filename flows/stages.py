@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from json import loads
-from typing import Any, TypeVar
+from typing import Any
 
 from flows.cluster import Done, Failed, Moved, run_on_actors, run_tasks
 from flows.head_tasks import (
@@ -29,8 +29,6 @@ from pipeline.sources import SourceFile
 from store.errors import SourceNotFoundError, StageError
 from store.lake import MAPS, SHARDS, Lake, Unit, next_version
 from store.snapshot import Snapshot
-
-Item = TypeVar("Item")
 
 _PLAN_ROUNDS = 10
 _COMMIT_EVERY_S = 5.0
@@ -94,18 +92,20 @@ def extract_stage(session: Session) -> StageResult:
     actors = session.actors(work.modality, len(shards))
     session.steps.start("extract", sum(row["n_tokens"] for row in work.planned), "tokens")
     outcomes = run_on_actors(shards, actors, lambda: session.new_actor(work.modality))
-    for batch in in_batches(_show_progress(session, outcomes)):
-        _commit_shards(lake, batch, planned, result)
+    try:
+        for batch in in_batches(_show_progress(session, outcomes)):
+            _commit_shards(lake, batch, planned, result)
+    finally:
+        session.release_actors()  # one that is still at work must not meet the next try
     session.steps.finish()
-    session.release_actors()
     result.seconds = time.monotonic() - started
     return result
 
 
 def _show_progress(
     session: Session, outcomes: Iterable[Done | Failed | Moved]
-) -> Iterator[Done | Failed]:
-    """Pass results on and show how many tokens were captured since the last look."""
+) -> Iterator[Done | Failed | None]:
+    """Pass results on, and None when time has passed; show what was captured meanwhile."""
     since = time.monotonic()
     for outcome in outcomes:
         if not isinstance(outcome, Moved):
@@ -115,6 +115,7 @@ def _show_progress(
         rate = outcome.amount / max(now - since, 1e-9)
         session.steps.advance(outcome.amount, f"{rate:,.0f} tokens/s")
         since = now
+        yield None
 
 
 def _files_by_ordinal(session: Session, work: Work) -> dict[int, SourceFile]:
@@ -272,17 +273,33 @@ def _head_stage(
     return result
 
 
-def in_batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Items in lists, each of what came within a few seconds."""
-    batch: list[Item] = []
+def in_batches(items: Iterable[Done | Failed | None]) -> Iterator[list[Done | Failed]]:
+    """Items in lists, each of what came within a few seconds; None only tells that time passes.
+
+    What came before an error is given first, and the error raised after it.
+    """
+    batch: list[Done | Failed] = []
     since = time.monotonic()
-    for item in items:
-        batch.append(item)
-        if len(batch) >= _COMMIT_ITEMS or time.monotonic() - since >= _COMMIT_EVERY_S:
+    failure: Exception | None = None
+    source = iter(items)
+    while True:
+        try:
+            item = next(source)
+        except StopIteration:
+            break
+        except Exception as error:
+            failure = error
+            break
+        if item is not None:
+            batch.append(item)
+        is_time = time.monotonic() - since >= _COMMIT_EVERY_S
+        if batch and (is_time or len(batch) >= _COMMIT_ITEMS):
             yield batch
             batch, since = [], time.monotonic()
     if batch:
         yield batch
+    if failure is not None:
+        raise failure
 
 
 def publish_stage(session: Session) -> StageResult:

@@ -57,6 +57,8 @@ class Work:
     """Newest ledger rows of shards that wait for capture."""
     maps: list[HeadJob] = field(default_factory=list)
     measures: list[HeadJob] = field(default_factory=list)
+    given_up: int = 0
+    """Quarantined shards of the corpus."""
     vanished: list[str] = field(default_factory=list)
     """Files of the corpus in the atlas that are no longer there."""
 
@@ -94,8 +96,15 @@ def find_work(config: RunConfig) -> Work:
         kind,
         files,
         known,
-        find_new_rows(config, files, snapshot, models),
-        find_planned(snapshot, models, config.corpus.name),
+        find_new_rows(
+            config,
+            files,
+            snapshot,
+            models,
+            identity.tokenizer_sha256 or identity.weights_sha256,
+        ),
+        find_shards(snapshot, models, config.corpus.name, "planned"),
+        given_up=len(find_shards(snapshot, models, config.corpus.name, "quarantined")),
         vanished=find_vanished(config, files, snapshot),
     )
     asks = config.maps or config.measures
@@ -115,12 +124,14 @@ def find_visible(snapshot: Snapshot | None, models: Sequence[str]) -> list[str]:
     return [model for model in models if model in done]
 
 
-def find_planned(snapshot: Snapshot | None, models: Sequence[str], corpus: str) -> list[Row]:
-    """Newest ledger rows of shards that are planned and nothing else yet."""
+def find_shards(
+    snapshot: Snapshot | None, models: Sequence[str], corpus: str, status: str
+) -> list[Row]:
+    """Newest ledger rows of the shards of a corpus that have this status."""
     if snapshot is None:
         return []
     shards = _shards_of(snapshot, corpus)
-    waiting = shards.filter(pc.equal(shards["status"], "planned")).to_pylist()
+    waiting = shards.filter(pc.equal(shards["status"], status)).to_pylist()
     return [row for row in waiting if row["model"] in models]
 
 
@@ -152,10 +163,11 @@ def find_new_rows(
     files: Sequence[SourceFile],
     snapshot: Snapshot | None,
     models: Sequence[str],
+    tokenizer: str | None = None,
 ) -> list[ModelRows]:
     """Files with rows that some model has not planned, for each group of equal models."""
     known = newest_files(snapshot, config.corpus.name)
-    checked = [_check_file(config, file, known.get(file.source)) for file in files]
+    checked = [_check_file(config, file, known.get(file.source), tokenizer) for file in files]
     groups: dict[tuple[tuple[tuple[int, int], ...], int], list[str]] = {}
     for model in models:
         covered, taken = _coverage_in(snapshot, model, config.corpus.name)
@@ -205,14 +217,16 @@ def find_coverage(shards: pa.Table, model: str, corpus: str) -> tuple[dict[int, 
     return covered, taken
 
 
-def _check_file(config: RunConfig, file: SourceFile, known: Row | None) -> NewRows:
+def _check_file(
+    config: RunConfig, file: SourceFile, known: Row | None, tokenizer: str | None
+) -> NewRows:
     """Tell a file that is unchanged or only grew from one that changed.
 
     Raises:
         SourceChangedError: rows that were captured are others now.
         CaptureConflictError: they were cut in another way, or read from another column.
     """
-    mark, reading = fingerprint(file), describe_reading(config.corpus, file)
+    mark, reading = fingerprint(file), describe_reading(config.corpus, file, tokenizer)
     if known is None:
         return NewRows(file, None, 0, f"{mark} {reading}")
     content, _, was_read = known["fingerprint"].rpartition(" ")
@@ -231,12 +245,15 @@ def _check_file(config: RunConfig, file: SourceFile, known: Row | None) -> NewRo
     return NewRows(file, known["ordinal"], 0, f"{mark} {reading}")
 
 
-def describe_reading(corpus: CorpusSpec, file: SourceFile) -> str:
-    """What decides how a file's rows are numbered and what they hold, as a word."""
+def describe_reading(corpus: CorpusSpec, file: SourceFile, tokenizer: str | None = None) -> str:
+    """What decides how a file's rows are numbered and what they hold, as a word.
+
+    Windows are cut by a tokenizer, so models with other ones need a corpus name each.
+    """
     split = corpus.split
     unit: str = "record" if split.unit == "line" and file.kind == "text" else split.unit
     if split.unit == "window":
-        unit = f"window-{split.window}-{split.stride or split.window}"
+        unit = f"window-{split.window}-{split.stride or split.window}-by-{(tokenizer or '')[:8]}"
     return unit if file.kind in ("text", "image") else f"{unit}-of-{quote(corpus.text_column)}"
 
 

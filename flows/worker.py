@@ -42,6 +42,7 @@ class CaptureWorker:
         capture = config.capture
         self.wanted = choose_calls(self.stacks, self.sites, capture.layers, capture.heads)
         self.length = max_length(self.loaded, capture.max_length)
+        self._check_length()
         self.extractor = Extractor(
             config.atlas,
             self.loaded,
@@ -52,8 +53,25 @@ class CaptureWorker:
             capture,
             self.length,
             strict,
-            threads=max(2, cores),
+            threads=max(1, cores // 2),
         )
+
+    def _check_length(self) -> None:
+        """Refuse a length that leaves no room for text.
+
+        Raises:
+            ConfigError: special tokens fill it, or every window would be cut.
+        """
+        if self.loaded.modality == "image" or not self.config.capture.special_tokens:
+            extra = 0
+        else:
+            extra = self.loaded.tokenizer.num_special_tokens_to_add()
+        window = self.config.corpus.split.window or 1
+        if self.loaded.modality == "text" and window + extra > self.length:
+            raise ConfigError(
+                f"capture.max_length: {self.length} tokens have no room for {window} of text and "
+                f"{extra} special ones; raise it, or make corpus.split.window smaller"
+            )
 
     def models(self) -> list[str]:
         """Model keys of the stacks."""

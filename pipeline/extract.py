@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from pipeline.buffers import ChunkBuffer, Wanted, token_rows
+from pipeline.buffers import ChunkBuffer, Wanted
 from pipeline.inputs import Encoded, forward, make_batches, make_inputs
 from pipeline.models import LoadedModel
 from pipeline.settings import CaptureSpec, CorpusSpec
@@ -197,9 +197,6 @@ def capture_batch(
     """
     inputs = make_inputs(loaded, encoded)
     longest = max(inputs.lengths)
-    lengths = torch.tensor(inputs.lengths, device=loaded.device)
-    real = torch.arange(longest, device=loaded.device) < lengths[:, None]
-    rows = token_rows(starts, inputs.lengths)
     last = max(buffer.wanted)
     seen = 0
 
@@ -211,7 +208,7 @@ def capture_batch(
                 "models whose calls depend on their input are not supported"
             )
         if seen in buffer.wanted:
-            buffer.place(seen, call, real, rows)
+            buffer.place(seen, call, starts.tolist(), inputs.lengths)
         if seen == last:
             raise StopForward
         seen += 1

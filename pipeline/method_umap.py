@@ -4,6 +4,7 @@ Both start from principal components and, below `EXACT_POINTS`, take exact neigh
 maps of a head share. umap-learn is imported late: it costs seconds, and PCA maps need none of it.
 """
 
+import importlib
 import importlib.util
 import warnings
 from importlib import metadata
@@ -120,7 +121,13 @@ def _fit_cuml(
 
 
 def _has_cuml() -> bool:
-    return torch.cuda.is_available() and importlib.util.find_spec("cuml") is not None
+    if not torch.cuda.is_available() or importlib.util.find_spec("cuml") is None:
+        return False
+    try:
+        importlib.import_module("cuml")
+    except (ImportError, OSError, RuntimeError):  # installed for another CUDA: umap-learn serves
+        return False
+    return True
 
 
 def _version(library: str) -> str:

@@ -6,6 +6,7 @@ module knows folders and GGUF files only.
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.settings import ModelSpec
@@ -146,5 +147,12 @@ def _hash_files(paths: list[Path]) -> str:
 
 
 def _sha256(path: Path) -> str:
+    state = path.stat()
+    return _sha256_of(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _sha256_of(path: Path, size: int, modified_ns: int) -> str:
+    """The sum of a file in this state; a run asks for it at every stage."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

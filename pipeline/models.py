@@ -67,7 +67,13 @@ def load_model(spec: ModelSpec, modality: Modality) -> LoadedModel:
     """
     files = find_model(spec)
     device = choose_device(spec.device)
-    model = _load_weights(spec, files).to(device).eval()
+    model = _load_weights(spec, files)
+    try:
+        model = model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise ModelLoadError(
+            f"model.device: {spec.name} cannot be brought to {device}: {_reason(error)}"
+        ) from error
     tap_model(model)
     tokenizer = _load_tokenizer(spec, files) if modality == "text" else None
     processor = _load_processor(spec, files) if modality == "image" else None

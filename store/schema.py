@@ -308,6 +308,7 @@ _ALL = (
         measure string! name of the measure, defined in docs/measures.md
         value double value in the measure's unit; null where undefined
         corpora string! corpora it was taken over, a JSON list
+        sample string token that changes with the sequences it was taken over
         n_sequences bigint! sequences it was taken over
         n_tokens bigint! tokens it was taken over
         generation bigint! newest is highest

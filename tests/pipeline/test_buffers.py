@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline.buffers import ChunkBuffer, Wanted, choose_calls, round_mantissa, token_rows
+from pipeline.buffers import ChunkBuffer, Wanted, choose_calls, round_mantissa
 from pipeline.stacks import CallSite, list_stacks
 from pipeline.tap import AttentionCall
 from store.encoding import MANTISSA_BITS
@@ -110,10 +110,7 @@ def test_real_tokens_land_in_their_rows_and_padding_nowhere() -> None:
     for values in (buffer.blocks[0].queries, buffer.blocks[0].keys, buffer.blocks[0].value_norms):
         values.fill_(-7)
     call = make_call(batch=2, n=3)
-    real = torch.tensor([[True, True, True], [True, False, False]])
-    rows = token_rows(np.array([3, 0]), [3, 1])  # the longer one comes first and lies behind
-    assert rows.tolist() == [3, 4, 5, 0]
-    buffer.place(0, call, real, rows)
+    buffer.place(0, call, [3, 0], [3, 1])  # the longer one comes first and lies behind
     block = buffer.blocks[0]
     assert torch.equal(block.queries[:, 3:6], call.query[0, [1, 3]])
     assert torch.equal(block.queries[:, 0], call.query[1, [1, 3], 0])
@@ -133,7 +130,7 @@ def test_half_precision_vectors_are_stored_as_they_are(dtype: torch.dtype) -> No
     half = AttentionCall(
         call.module, call.query.to(dtype), call.key.to(dtype), call.value.to(dtype), None, {}
     )
-    buffer.place(0, half, torch.ones(1, 2, dtype=torch.bool), torch.arange(2))
+    buffer.place(0, half, [0], [2])
     assert buffer.blocks[0].queries.dtype == torch.float32
     assert torch.equal(buffer.blocks[0].queries, half.query[0].float())
 
