@@ -14,7 +14,9 @@ from flows.environment import (
     worker_environment,
 )
 from flows.run import check_writable, run
-from store.errors import ConfigError
+from store.errors import ConfigError, StageError
+from store.lake import Lake
+from store.snapshot import Snapshot
 from tests.flows.tiny_run import make_run, run_here, save_model
 
 
@@ -98,3 +100,22 @@ def test_what_the_user_set_stays(bare: pytest.MonkeyPatch) -> None:
     assert "PREFECT_LOGGING_TO_API_ENABLED" not in os.environ
     assert (ray_address(), prefect_url()) == ("ray.example:6379", "http://prefect.example/api")
     assert is_debugging()
+
+
+def test_a_run_after_shards_were_given_up_says_so(tmp_path: Path) -> None:
+    config = make_run(tmp_path, save_model(tmp_path / "model"), maps=[], measures=False)
+    run_here(config)
+    rows = Snapshot.load(config.atlas).newest_shards().to_pylist()
+    lost = {**rows[0], "shard_id": "lost", "status": "quarantined", "generation": 99}
+    Lake(config.atlas).append("shards", lambda _: [lost], "test")
+    with pytest.raises(StageError, match=r"1 shard\(s\) were given up"):
+        run(config, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("setting", ["capture.max_length=2", "capture.max_length=1"])
+def test_a_length_without_room_for_text_is_refused(setting: str, tmp_path: Path) -> None:
+    config = make_run(tmp_path, save_model(tmp_path / "model"), maps=[], measures=False)
+    length = int(setting.partition("=")[2])
+    config = replace(config, capture=replace(config.capture, max_length=length))
+    with pytest.raises(ConfigError, match="no room for 1 of text"):
+        run_here(config)

@@ -227,6 +227,7 @@ def measure(config: RunConfig, job: HeadJob, generation: int) -> None:
         "measure": "entropy",
         "value": 0.5,
         "corpora": job.sample.corpora,
+        "sample": job.sample.digest,
         "n_sequences": len(job.sample.sequence_ids),
         "n_tokens": job.sample.n_tokens,
         "generation": generation,
@@ -267,3 +268,11 @@ def test_measures_are_taken_again_when_a_corpus_comes(config: RunConfig, tmp_pat
     (again,) = find_measures(config)
     assert again.sample.corpora == '["other", "texts"]'
     assert find_measures(config, None) == []
+
+
+def test_measures_of_other_sequences_of_the_same_size_are_taken_again(config: RunConfig) -> None:
+    (job,) = find_measures(config, MeasureSpec(sequences=4, seed=0))
+    measure(config, job, 1)
+    (other,) = find_measures(config, MeasureSpec(sequences=4, seed=1))
+    assert other.sample.n_tokens == job.sample.n_tokens
+    assert set(other.sample.sequence_ids) != set(job.sample.sequence_ids)

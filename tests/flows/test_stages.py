@@ -246,11 +246,31 @@ def test_publish_finds_sequences_that_are_missing(tmp_path: Path, model: Path) -
 
 def test_batches_hold_what_came_within_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "_COMMIT_ITEMS", 3)
-    assert list(in_batches(range(7))) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert batches(range(7)) == [[0, 1, 2], [3, 4, 5], [6]]
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr("flows.stages.time.monotonic", lambda: next(clock))
-
-    def batches(items: Iterable[int]) -> list[list[int]]:
-        return list(in_batches(items))
-
     assert batches(range(4)) == [[0, 1], [2, 3]]
+
+
+def test_a_batch_does_not_wait_for_the_next_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr("flows.stages.time.monotonic", lambda: next(clock))
+    assert batches([0, None, None, 1, None]) == [[0], [1]]
+
+
+def test_what_came_before_an_error_is_given_first() -> None:
+    def items() -> Iterator[Done]:
+        yield Done(0, 0)
+        raise StageError("later")
+
+    seen = []
+    with pytest.raises(StageError, match="later"):
+        for batch in in_batches(items()):
+            seen += batch
+    assert seen == [Done(0, 0)]
+
+
+def batches(items: Iterable[int | None]) -> list[list[Any]]:
+    """What `in_batches` makes of numbers and of ticks."""
+    outcomes = (None if item is None else Done(item, item) for item in items)
+    return [[outcome.work for outcome in batch] for batch in in_batches(outcomes)]

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from flows.config import RunConfig
-from flows.work import find_coverage, find_vanished, find_work, load_snapshot, newest_files
+from flows.work import (
+    describe_reading,
+    find_coverage,
+    find_vanished,
+    find_work,
+    load_snapshot,
+    newest_files,
+)
 from pipeline.corpus import list_sources
 from pipeline.settings import MapSpec, MeasureSpec, SampleSpec, SplitSpec
 from store.errors import (
@@ -214,3 +221,12 @@ def test_an_empty_file_is_read_once(config: RunConfig, tmp_path: Path) -> None:
     run(config)
     assert find_work(config).is_done
     assert len(Snapshot.load(config.atlas).rows("files")) == 3
+
+
+def test_windows_of_another_tokenizer_are_another_reading(config: RunConfig) -> None:
+    corpus = replace(config.corpus, split=SplitSpec("window", 4, 2))
+    (file, _) = list_sources(config.corpus)
+    assert describe_reading(corpus, file, "aaa") != describe_reading(corpus, file, "bbb")
+    assert describe_reading(config.corpus, file, "aaa") == describe_reading(
+        config.corpus, file, "bbb"
+    )
