@@ -42,8 +42,8 @@ def _is_pivot(statements: list[duckdb.Statement]) -> bool:
 
 def _check_explain(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     """Refuse EXPLAIN of anything but a SELECT; EXPLAIN ANALYZE would run what it holds."""
-    word, _, rest = query.strip().partition(" ")
-    if word.upper() != "EXPLAIN" or not _is_select(connection, rest):
+    word, *rest = query.split(maxsplit=1)
+    if word.upper() != "EXPLAIN" or not rest or not _is_select(connection, rest[0]):
         raise QueryError(f"{READ_ONLY}; EXPLAIN takes a SELECT, without options or ANALYZE")
 
 
