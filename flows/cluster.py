@@ -222,15 +222,9 @@ def run_on_actors(
         work, actor = running.pop(ready[0])
         try:
             result = ray.get(ready[0])
-        except RayTaskError as error:
-            idle.append(actor)
-            if outcome := tally.count_exception(work, error):
-                yield outcome
-            else:
-                waiting.append(work)
         except RayError as error:
-            idle.append(new_actor())
-            if outcome := tally.count_death(work, error):
+            idle.append(actor if isinstance(error, RayTaskError) else new_actor())
+            if outcome := tally.count(work, error):
                 yield outcome
             else:
                 waiting.append(work)
@@ -268,13 +262,8 @@ def run_tasks(
         work = running.pop(reference)
         try:
             yield Done(work, ray.get(reference))
-        except RayTaskError as error:
-            if outcome := tally.count_exception(work, error):
-                yield outcome
-            else:
-                waiting.append(work)
         except RayError as error:
-            if outcome := tally.count_death(work, error):
+            if outcome := tally.count(work, error):
                 yield outcome
             else:
                 waiting.append(work)
@@ -316,7 +305,17 @@ class _Tally:
         self._exceptions: Counter[int] = Counter()
         self._deaths: Counter[int] = Counter()
 
-    def count_exception(self, work: Any, error: RayTaskError) -> Failed | None:
+    def count(self, work: Any, error: RayError) -> Failed | None:
+        """Count an exception of our code or the death of a worker; a failure when it is too much.
+
+        Raises:
+            Exception: the cause, where the same again would end the same.
+        """
+        if isinstance(error, RayTaskError):
+            return self._count_exception(work, error)
+        return self._count_death(work, error)
+
+    def _count_exception(self, work: Any, error: RayTaskError) -> Failed | None:
         cause = cause_of(error)
         if is_users_mistake(cause) or is_full_disk(cause):
             raise cause from error
@@ -325,7 +324,7 @@ class _Tally:
             return None
         return Failed(work, f"{type(cause).__name__}: {cause}"[:2000])
 
-    def count_death(self, work: Any, error: RayError) -> Failed | None:
+    def _count_death(self, work: Any, error: RayError) -> Failed | None:
         self._deaths[id(work)] += 1
         if self._deaths[id(work)] < MAX_DEATHS:
             return None

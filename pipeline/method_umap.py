@@ -9,6 +9,7 @@ import importlib.util
 import warnings
 from importlib import metadata
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +72,18 @@ def _start(distinct: Floats, spec: MapSpec) -> Floats:
     return start
 
 
+def _settings(n_neighbors: int, start: Floats, spec: MapSpec) -> dict[str, Any]:
+    """The arguments that both libraries spell alike."""
+    return {
+        "n_components": spec.dims,
+        "n_neighbors": n_neighbors,
+        "min_dist": spec.min_dist,
+        "n_epochs": spec.n_epochs,
+        "init": start,
+        "random_state": spec.seed,
+    }
+
+
 def _fit_umap_learn(
     distinct: Floats,
     n_neighbors: int,
@@ -80,12 +93,7 @@ def _fit_umap_learn(
 ) -> Floats:
     umap = _import_umap()
     fit = umap.UMAP(
-        n_components=spec.dims,
-        n_neighbors=n_neighbors,
-        min_dist=spec.min_dist,
-        n_epochs=spec.n_epochs,
-        init=start,
-        random_state=spec.seed,
+        **_settings(n_neighbors, start, spec),
         n_jobs=1,  # seeded umap-learn runs on one thread, and warns unless told so
         precomputed_knn=exact or (None, None, None),
     )
@@ -106,12 +114,7 @@ def _fit_cuml(
     from cuml.manifold import UMAP
 
     fit = UMAP(
-        n_components=spec.dims,
-        n_neighbors=n_neighbors,
-        min_dist=spec.min_dist,
-        n_epochs=spec.n_epochs,
-        init=start,
-        random_state=spec.seed,
+        **_settings(n_neighbors, start, spec),
         build_algo="brute_force_knn" if exact else "nn_descent",
         precomputed_knn=exact and (exact[0].astype(np.int64), exact[1]),
         output_type="numpy",
