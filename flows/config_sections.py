@@ -40,7 +40,7 @@ from pipeline.settings import (
     Joint,
     MapSpec,
     MeasureSpec,
-    Method,
+    MethodName,
     ModelSpec,
     Precision,
     SampleSpec,
@@ -207,7 +207,7 @@ Dims = Annotated[
 class Map(Section):
     """A map to make of every captured head."""
 
-    method: Method = MapSpec.method
+    method: MethodName = MapSpec.method
     """How points are placed."""
     dims: Dims = 2
     """Dimensions; a list makes a map for each."""

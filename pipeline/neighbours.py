@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from store.vectors import Floats, Ints
+from pipeline.joint import JointSpace
+from store.vectors import Floats, HeadVectors, Ints
 
 Indices = NDArray[np.int32]
 
@@ -18,11 +19,13 @@ _BLOCK_ELEMENTS = 2**24
 
 
 class Points:
-    """Queries and keys of a joint space as one list; each part is computed when asked for."""
+    """Queries and keys of a head in a joint space; each part is computed when asked for."""
 
-    def __init__(self, vectors: Floats, n_neighbors: int) -> None:
-        """Keep the vectors, float32, shape (n, d_head), and the most neighbours to be asked for."""
-        self.vectors = vectors
+    def __init__(self, head: HeadVectors, space: JointSpace, n_neighbors: int) -> None:
+        """Keep a head, its joint space, and the most neighbours to be asked for."""
+        self.head = head
+        self.vectors: Floats = np.concatenate([space.queries, space.keys])
+        """float32, (n_queries + n_keys, d): queries first, in the head's order."""
         self.n_neighbors = n_neighbors
 
     @cached_property

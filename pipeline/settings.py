@@ -9,8 +9,8 @@ from typing import Literal
 
 SplitUnit = Literal["record", "line", "paragraph", "sentence", "window"]
 Precision = Literal["float16", "bfloat16", "float32"]
-Joint = Literal["translate", "balance"]
-Method = Literal["pca", "umap"]
+Joint = Literal["translate", "attentionviz", "balance", "lift"]
+MethodName = Literal["pca", "umap", "tsne", "attention"]
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,22 @@ class CaptureSpec:
 class MapSpec:
     """A map to make of every captured head."""
 
-    method: Method = "umap"
-    """pca or umap."""
+    method: MethodName = "umap"
+    """pca, umap, tsne or attention."""
     dims: int = 2
     """2 or 3."""
     joint: Joint = "translate"
-    """How queries and keys are brought into one space: translate or balance."""
+    """How queries and keys are brought into one space; `attention` starts from `lift`."""
     max_tokens: int = 10_000
     """Most tokens on the map; each gives a query and a key, whole sequences only."""
     seed: int = 0
     """Random seed of the method and of the choice of sequences."""
     n_neighbors: int = 15
     """Neighbours of a point; only umap."""
+    perplexity: float = 30.0
+    """Effective number of neighbours of a point; only tsne."""
+    stability: bool = False
+    """True fits the map again with another seed and reports `seed_disparity`."""
     min_dist: float = 0.1
     """Least distance of neighbours on the map; only umap."""
     n_epochs: int | None = None
