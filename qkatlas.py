@@ -136,6 +136,9 @@ def _print_results(results: Sequence[Any]) -> None:
             result.stage, str(result.done), str(len(result.failed)), f"{result.seconds:.1f}", notes
         )
     console.print(table)
+    for result in results:
+        for note in result.notes:
+            console.print(f"[yellow]{escape(note)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

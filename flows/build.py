@@ -90,6 +90,7 @@ def build_atlas(session: Session) -> list[StageResult]:
                 "failed": len(result.failed),
                 "seconds": round(result.seconds, 1),
                 **result.counts,
+                **({"notes": "; ".join(result.notes)} if result.notes else {}),
             }
             for result in results
         ],

@@ -6,6 +6,7 @@ They mirror what a user writes; `spec` turns a section into the frozen values of
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -26,6 +27,7 @@ from flows.config_values import (
     Key,
     ModelName,
     Name,
+    PipelineName,
     Seed,
     Size,
     Source,
@@ -45,6 +47,7 @@ from pipeline.settings import (
     Precision,
     SampleSpec,
     SplitSpec,
+    WhenGrown,
     WorkerSpec,
 )
 
@@ -180,6 +183,8 @@ class Capture(Section):
     """Longest sequence in tokens, special tokens included; longer ones are cut."""
     special_tokens: bool = CaptureSpec.special_tokens
     """Whether the tokenizer adds its special tokens."""
+    part_of_speech: PipelineName | None = None
+    """spaCy pipeline, a name or a folder, that tags parts of speech; null means no tags."""
     precision: Precision = CaptureSpec.precision
     """Bits kept of each stored number: float16 keeps 10 of the mantissa, bfloat16 7, float32 23."""
     sample: Sample = Field(default_factory=Sample)
@@ -211,8 +216,8 @@ class Map(Section):
     """How points are placed."""
     dims: Dims = 2
     """Dimensions; a list makes a map for each."""
-    joint: Joint = MapSpec.joint
-    """How queries and keys are brought into one space."""
+    joint: Joint | None = None
+    """How queries and keys meet in one space; left out, `lift` for attention, else `translate`."""
     max_tokens: Count = MapSpec.max_tokens
     """Most tokens on the map; each gives a query and a key, whole sequences only."""
     seed: Seed = MapSpec.seed
@@ -223,19 +228,34 @@ class Map(Section):
     """Least distance of neighbours on the map; only umap."""
     n_epochs: Count | None = None
     """Optimisation epochs; left out, umap's own choice; only umap."""
+    perplexity: Annotated[float, Field(ge=2, le=1000)] = MapSpec.perplexity
+    """Effective number of neighbours of a point; only tsne."""
+    stability: bool = MapSpec.stability
+    """Whether the map is fitted again with another seed, to report `seed_disparity`."""
+    when_grown: WhenGrown = MapSpec.when_grown
+    """`transform` adds new sequences to the map, whose points stay; `fit` makes a map of all."""
 
-    @field_validator("n_neighbors", "min_dist", "n_epochs")
+    @field_validator("n_neighbors", "min_dist", "n_epochs", "perplexity")
     @classmethod
     def _check_method(cls, value: Any, info: ValidationInfo) -> Any:
         method = info.data.get("method")
-        if method not in (None, "umap"):
-            raise problem(f"belongs to method umap, not {method}; take it out")
+        owner = "tsne" if info.field_name == "perplexity" else "umap"
+        if method not in (None, owner):
+            raise problem(f"belongs to method {owner}, not {method}; take it out")
         return value
+
+    @field_validator("joint")
+    @classmethod
+    def _check_joint(cls, joint: Joint | None, info: ValidationInfo) -> Joint | None:
+        if info.data.get("method") == "attention" and joint not in (None, "lift"):
+            raise problem(f"attention starts from the lifted vectors; take {joint} out")
+        return joint
 
     def specs(self) -> Iterator[MapSpec]:
         """Yield a map for each number of dimensions."""
+        joint = self.joint or ("lift" if self.method == "attention" else MapSpec.joint)
         for dims in self.dims if isinstance(self.dims, list) else [self.dims]:
-            yield MapSpec(**(dict(self) | {"dims": dims}))
+            yield MapSpec(**(dict(self) | {"dims": dims, "joint": joint}))
 
 
 class Measures(Section):
@@ -244,7 +264,7 @@ class Measures(Section):
     sequences: Count = MeasureSpec.sequences
     """Most sequences, whole ones in hash order."""
     seed: Seed = MeasureSpec.seed
-    """Seed of the hash order."""
+    """Seed of the hash order, and of the random sequences of the induction score."""
 
 
 class Workers(Section):
@@ -294,10 +314,11 @@ class Run(Section):
         first: dict[MapSpec, int] = {}
         for index, entry in enumerate(maps):
             for spec in entry.specs():
-                if spec in first:
-                    text = f"the {spec.dims}-D map of maps.{first[spec]} again; take one out"
+                same = replace(spec, when_grown=MapSpec.when_grown)
+                if same in first:
+                    text = f"the {spec.dims}-D map of maps.{first[same]} again; take one out"
                     raise problem(text, f"maps.{index}")
-                first[spec] = index
+                first[same] = index
         return maps
 
     @model_validator(mode="after")

@@ -138,7 +138,7 @@ def resolve_atlas(text: str, info: ValidationInfo) -> str:
 
 
 def resolve_model(text: str, info: ValidationInfo) -> str:
-    """Return a hub id as it is, and the absolute path of a model that lies in a folder."""
+    """Return a hub id or package as it is, and the absolute path of what lies in a folder."""
     folder, name = _folder(info, "folder"), expand(check_text(text))
     is_local = name in (".", "..") or name.startswith(("./", "../"))
     if is_local or os.path.isabs(name) or os.path.exists(os.path.join(folder, name)):
@@ -192,6 +192,11 @@ Key = Annotated[
 Source = Annotated[str, AfterValidator(resolve_path)]
 AtlasUri = Annotated[str, AfterValidator(resolve_atlas)]
 ModelName = Annotated[str, AfterValidator(resolve_model)]
+PipelineName = Annotated[
+    str,
+    AfterValidator(resolve_model),
+    WithJsonSchema({"type": "string", "examples": ["en_core_web_sm"]}),
+]
 Indices = Annotated[
     tuple[int, ...] | None, PlainValidator(parse_indices), WithJsonSchema(_INDICES_SCHEMA)
 ]

@@ -101,10 +101,11 @@ def _drop_map(lake: Lake, snapshot: Snapshot, name: str) -> str:
     if not own:
         raise _unknown("map", name, {row["map_id"] for row in maps})
     _hide(lake, [], own, f"qkatlas drop --map {name}")
-    row = own[0]
+    row, n_parts = own[0], sum(row["part"] > 0 for row in own)
+    also = f" with {n_parts} added part(s)" if n_parts else ""
     return (
         f"dropped map {name} ({row['method']} in {row['dims']}-D of {row['model']}, layer "
-        f"{row['layer']}, head {row['head']}): it is hidden; {_LATER}"
+        f"{row['layer']}, head {row['head']}){also}: it is hidden; {_LATER}"
     )
 
 

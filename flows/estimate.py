@@ -128,12 +128,17 @@ def _note_work(
 
 def _note_remaining(work: Work, rows: Sequence[EstimateRow]) -> Iterator[str]:
     """What remains beside capture, or that nothing does."""
-    heads = len({(job.model, job.layer, job.head) for job in work.maps})
-    measured = len(work.measures)
-    if not rows and heads + measured:
+    heads = len({job.place for job in work.maps if not job.growths})
+    grown = len({job.place for job in work.maps if job.growths})
+    lacking = {job.place for job in work.measures}
+    measured = len(lacking.union(work.induction.heads if work.induction else ()))
+    if not rows and heads + grown + measured:
         yield f"nothing new to capture; {heads} heads lack maps and {measured} lack measures"
     elif not rows:
         yield "nothing to do: the atlas is up to date"
+    if grown:
+        yield f"captured sequences wait to be added to the maps of {grown} heads"
+    yield from work.due
     if work.vanished:
         yield f"{len(work.vanished)} captured file(s) are gone; their sequences stay"
 

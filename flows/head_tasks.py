@@ -1,25 +1,29 @@
-"""What a Ray task does for one head: read its vectors, make maps or measures, write points."""
+"""What a Ray task does to map one head: read its vectors, make or extend maps, write points."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from json import dumps
+from json import dumps, loads
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
-from flows.samples import HeadJob, settings_of
-from pipeline.maps import HeadMap, make_maps, prime_umap
-from pipeline.measures import TokenFacts, measure_head, punctuation
+from flows.growth import settings_of
+from flows.samples import HeadJob
+from pipeline.maps import HeadMap, extend_map, make_maps, prime_umap
 from store.atlas import Atlas
 from store.encoding import open_writer
 from store.files import WrittenFile, filesystem, join, map_file_name, partition_folder
 from store.schema import TABLES
-from store.vectors import HeadVectors, Positions
+from store.state import read_state, write_state
+from store.vectors import HeadVectors, Ints
 
 Row = dict[str, Any]
+
+COMPILED = ("umap", "tsne")
+"""Methods whose libraries compile numba functions when they are first used."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +50,41 @@ class MadeMap:
 
 
 @lru_cache(maxsize=1)
-def _open_atlas(uri: str, version: str) -> Atlas:
+def open_atlas(uri: str, version: str) -> Atlas:
+    """The atlas as a worker process keeps it from task to task, read again for a new version."""
     torch.set_num_threads(1)  # heads run beside each other, a core each
     return Atlas(uri)
 
 
 def prime_maps(_: None) -> None:
-    """Compile what UMAP needs once, for all workers that share NUMBA_CACHE_DIR."""
+    """Compile once what maps need of numba, for all workers that share NUMBA_CACHE_DIR."""
     prime_umap()
 
 
 def map_head(task: HeadTask) -> list[MadeMap]:
-    """Make a head's maps and write their points."""
-    atlas = _open_atlas(task.uri, task.version)
-    job = task.job
-    head = atlas.read_head(job.model, job.layer, job.head, job.sample.sequence_ids.tolist())
-    made = make_maps(head, job.specs)
+    """Fit a head's maps, or add new sequences to them, and write their points."""
+    atlas, job = open_atlas(task.uri, task.version), task.job
+    head = _read(atlas, job, job.sample.sequence_ids)
+    if job.growths:
+        made = [_extend(task, index, head) for index in range(len(job.specs))]
+    else:
+        heldout = _read(atlas, job, job.heldout) if len(job.heldout) else None
+        made = make_maps(head, job.specs, heldout)
     return [_keep_map(task, index, head, found) for index, found in enumerate(made)]
+
+
+def _read(atlas: Atlas, job: HeadJob, sequence_ids: Ints) -> HeadVectors:
+    return atlas.read_head(job.model, job.layer, job.head, sequence_ids.tolist())
+
+
+def _extend(task: HeadTask, index: int, new: HeadVectors) -> HeadMap | Exception:
+    """New sequences on one of the maps; a map that fails does not spoil the others."""
+    fit = task.job.growths[index].fit
+    try:
+        state = read_state(task.uri, fit["map_id"], loads(fit["parameters"])["state"])
+        return extend_map(new, task.job.specs[index], loads(fit["joint"]), state)
+    except Exception as error:
+        return error
 
 
 def describe_failed_maps(task: HeadTask, reason: str) -> list[Row]:
@@ -90,7 +112,7 @@ def _map_row(task: HeadTask, index: int) -> Row:
     job, spec = task.job, task.job.specs[index]
     return {
         "map_id": job.map_ids[index],
-        "part": 0,
+        "part": job.growths[index].part if job.growths else 0,
         "model": job.model,
         "layer": job.layer,
         "head": job.head,
@@ -102,29 +124,53 @@ def _map_row(task: HeadTask, index: int) -> Row:
 
 
 def _keep_map(task: HeadTask, index: int, head: HeadVectors, made: HeadMap | Exception) -> MadeMap:
+    """Write a map's points and state; the ledger row makes both count."""
     if isinstance(made, Exception):
         return MadeMap(_failed_row(task, index, f"{type(made).__name__}: {made}"), [])
-    settings = settings_of(task.job.specs[index])
     kept = {
         "n_queries": len(head.queries),
         "n_keys": len(head.keys),
         "status": "ok",
-        "parameters": dumps({"settings": settings, **made.parameters}),
+        "parameters": dumps(made.parameters | _record(task, index, made)),
         "joint": dumps(made.joint),
         "backend": made.backend,
         "seconds": made.seconds,
+        "seed_disparity": made.seed_disparity,
         **asdict(made.fidelity),
+        **_heldout_columns(made),
     }
-    files = [_write_points(task, task.job.map_ids[index], head, made)]
-    return MadeMap(_map_row(task, index) | kept, files)
+    row = _map_row(task, index) | kept
+    return MadeMap(row, [_write_points(task, row["map_id"], _point_rows(task, index, head, made))])
 
 
-def _write_points(task: HeadTask, map_id: str, head: HeadVectors, made: HeadMap) -> WrittenFile:
-    """One Parquet file of a map's points, sorted by drawing order."""
+def _record(task: HeadTask, index: int, made: HeadMap) -> Row:
+    """What the next run asks the ledger: whose map it is, what it covers, where its state lies."""
+    job, spec = task.job, task.job.specs[index]
+    record = {
+        "settings": settings_of(spec),
+        "max_tokens": spec.max_tokens,
+        "capture": job.sample.capture,
+    }
+    if job.growths:
+        growth = job.growths[index]
+        return record | {"sample": growth.sample, "displaced": growth.displaced}
+    state = write_state(task.uri, job.map_ids[index], made.state)
+    return record | {"sample": job.sample.digest, "displaced": 0, "state": state}
+
+
+def _heldout_columns(made: HeadMap) -> Row:
+    """Fidelity over held-out sequences, as far as the table has columns for it."""
+    found = asdict(made.heldout) if made.heldout else {}
+    columns = {f"heldout_{name}": value for name, value in found.items()}
+    return {name: columns[name] for name in TABLES["maps"].schema.names if name in columns}
+
+
+def _write_points(task: HeadTask, map_id: str, rows: pa.Table) -> WrittenFile:
+    """One Parquet file of points."""
     job = task.job
-    rows = _point_rows(map_id, head, made)
     partition = (("model", job.model), ("layer", str(job.layer)), ("head", str(job.head)))
-    path = partition_folder(partition) + map_file_name(map_id, 0)
+    name = map_file_name(map_id, rows["part"][0].as_py())
+    path = partition_folder(partition) + name
     where, root = filesystem(task.uri)
     target = join(root, "points", path)
     where.create_dir(target.rpartition("/")[0], recursive=True)
@@ -135,76 +181,37 @@ def _write_points(task: HeadTask, map_id: str, head: HeadVectors, made: HeadMap)
     return WrittenFile("points", path, partition, len(rows), size)
 
 
-def _point_rows(map_id: str, head: HeadVectors, made: HeadMap) -> pa.Table:
-    n_queries, n = len(head.queries), len(made.coordinates)
-    dims = made.coordinates.shape[1]
+def _point_rows(task: HeadTask, index: int, head: HeadVectors, made: HeadMap) -> pa.Table:
+    """The points of a map or of a part of it, sorted by drawing order."""
+    row = _map_row(task, index)
+    n_queries, (n, dims) = len(head.queries), made.coordinates.shape
+    rank = _spread_rank(made.rank, task.job.growths[index].fit) if row["part"] else made.rank
     columns = {
-        "map_id": pa.array([map_id] * n),
-        "part": pa.array(np.zeros(n, np.int32)),
+        "map_id": pa.array([row["map_id"]] * n),
+        "part": pa.array(np.full(n, row["part"], np.int32)),
         "kind": pa.array(["query"] * n_queries + ["key"] * (n - n_queries)),
         "sequence_id": pa.array(_both(head, "sequence_id")),
         "position": pa.array(_both(head, "position").astype(np.int32)),
         "x": pa.array(made.coordinates[:, 0]),
         "y": pa.array(made.coordinates[:, 1]),
         "z": pa.array(made.coordinates[:, 2]) if dims == 3 else pa.nulls(n, pa.float32()),
-        "rank": pa.array(made.rank.astype(np.int32)),
-        "distortion": pa.nulls(n, pa.float32()),
+        "rank": pa.array(rank.astype(np.int32)),
+        "distortion": pa.array(made.distortion, mask=np.isnan(made.distortion)),
     }
     schema = TABLES["points"].file_schema.remove_metadata()
     table = pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
-    return table.take(pa.array(np.argsort(made.rank)))
+    return table.take(pa.array(np.argsort(rank, kind="stable")))
+
+
+def _spread_rank(rank: NDArray[Any], fit: Row) -> NDArray[Any]:
+    """A part's drawing order, stretched over that of the fit: a prefix holds a like share of both.
+
+    Args:
+        rank: a permutation of 0 … n − 1.
+        fit: ledger row of the fit.
+    """
+    return rank.astype(np.int64) * int(fit["n_queries"] + fit["n_keys"]) // len(rank)
 
 
 def _both(head: HeadVectors, name: str) -> Any:
     return np.concatenate([getattr(head.query_at, name), getattr(head.key_at, name)])
-
-
-def measure_one(task: HeadTask) -> list[Row]:
-    """A head's measures as rows without generation."""
-    atlas = _open_atlas(task.uri, task.version)
-    job = task.job
-    head = atlas.read_head(job.model, job.layer, job.head, job.sample.sequence_ids.tolist())
-    row = next(r for r in atlas.models().to_pylist() if r["model"] == job.model)
-    query_tokens = _token_facts(atlas, row["query_model"], job.sample.digest, head.query_at)
-    key_tokens = _token_facts(atlas, row["key_model"], job.sample.digest, head.key_at)
-    values = measure_head(head, query_tokens, key_tokens)
-    return [
-        {
-            "model": job.model,
-            "layer": job.layer,
-            "head": job.head,
-            "measure": name,
-            "value": value,
-            "corpora": job.sample.corpora,
-            "sample": job.sample.digest,
-            "n_sequences": len(job.sample.sequence_ids),
-            "n_tokens": job.sample.n_tokens,
-        }
-        for name, value in values.items()
-    ]
-
-
-_token_cache: dict[tuple[str, str, str], TokenFacts] = {}
-
-
-def _token_facts(atlas: Atlas, model: str, digest: str, at: Positions) -> TokenFacts:
-    """The tokens at a sample's positions; the same for every head of a model, so read once."""
-    key = (atlas.uri, model, digest)
-    if key not in _token_cache:
-        _token_cache.clear()
-        _token_cache[key] = read_token_facts(atlas, model, np.unique(at.sequence_id).tolist())
-    return _token_cache[key]
-
-
-def read_token_facts(atlas: Atlas, model: str, sequence_ids: Sequence[int]) -> TokenFacts:
-    """What measures need to know of the tokens of some sequences."""
-    rows = atlas.tokens(model, sequence_ids).sort_by(
-        [("sequence_id", "ascending"), ("position", "ascending")]
-    )
-    return TokenFacts(
-        rows["sequence_id"].to_numpy(),
-        rows["position"].to_numpy().astype(np.int64),
-        rows["vocab_id"].fill_null(-1).to_numpy().astype(np.int64),
-        rows["is_special"].to_numpy(zero_copy_only=False),
-        punctuation(rows["token"].to_pylist()),
-    )

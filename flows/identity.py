@@ -27,6 +27,7 @@ class Identity:
     layers: str
     heads: str
     special_tokens: bool
+    part_of_speech: str | None
     sample_seed: int
     sample_fraction: float
 
@@ -53,6 +54,7 @@ def identify(config: RunConfig) -> Identity:
         layers=dumps(capture.layers),
         heads=dumps(capture.heads),
         special_tokens=capture.special_tokens,
+        part_of_speech=capture.part_of_speech,
         sample_seed=capture.sample.seed,
         sample_fraction=capture.sample.fraction,
     )

@@ -6,8 +6,10 @@ Tables fit a terminal of 80 columns.
 import os
 import shlex
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -17,6 +19,7 @@ from rich.table import Table
 
 from flows.config import RunConfig
 from flows.demo import QUERIES
+from flows.growth import find_due_fits
 from store.atlas import Atlas
 
 Row = dict[str, Any]
@@ -41,10 +44,17 @@ FROM shards WHERE status <> 'dropped' GROUP BY ALL ORDER BY ALL
 """
 
 _MAPS = """
-SELECT model, method, dims, count(*) AS heads, any_value(n_queries) AS queries,
-    any_value(n_keys) AS keys, avg(score_spearman) AS score_spearman,
-    avg(top_key_recall_3) AS top_key_recall_3
-FROM current_maps GROUP BY ALL ORDER BY ALL
+WITH parts AS (
+    SELECT map_id, sum(n_queries + n_keys)::BIGINT AS added FROM maps
+    WHERE part > 0 AND status = 'ok' GROUP BY map_id)
+SELECT model, method || ' ' || dims || '-D' AS map, count(*) AS heads,
+    any_value(n_queries + n_keys) AS points, max(added) AS added,
+    avg(score_spearman) AS "score\nspearman",
+    avg(heldout_score_spearman) AS "held-out\nspearman",
+    avg(top_key_recall_3) AS "top key\nrecall 3",
+    avg(trustworthiness) AS "trust-\nworthiness", avg(continuity) AS "contin-\nuity"
+FROM current_maps LEFT JOIN parts USING (map_id)
+GROUP BY model, method, dims ORDER BY model, method <> 'attention', method, dims
 """
 
 _TROUBLE = """
@@ -65,6 +75,8 @@ def show_status(uri: str, console: Console) -> None:
         trouble = atlas.sql(_TROUBLE).to_pylist()
         for row in trouble:
             console.print(f"[red]{escape(row['what'])}[/]: {escape(row['reason'] or '')}")
+        for note in find_due_fits(atlas.snapshot.newest_maps()):
+            console.print(f"[yellow]{escape(note)}", highlight=False)
         for source in find_vanished_files(atlas):
             console.print(f"[yellow]gone, its sequences stay:[/] {escape(source)}")
 
@@ -77,7 +89,15 @@ def show_contents(atlas: Atlas, console: Console) -> None:
     captured = [_captured_row(row) for row in atlas.sql(_CAPTURED).to_pylist()]
     _print_rows("Models", models.to_pylist(), console)
     _print_rows("Captured", captured, console)
-    _print_rows("Maps", atlas.sql(_MAPS).to_pylist(), console)
+    for model, rows in groupby(atlas.sql(_MAPS).to_pylist(), itemgetter("model")):
+        _print_rows(f"Maps of {model}", [_map_row(row) for row in rows], console, gap=0)
+
+
+def _map_row(row: Row) -> Row:
+    """A series of maps, with what was added to them behind what was fitted."""
+    points = f"{row['points']:,}" + (f" + {row['added']:,}" if row["added"] else "")
+    hidden = ("model", "added")
+    return {name: value for name, value in row.items() if name not in hidden} | {"points": points}
 
 
 def _captured_row(row: Row) -> Row:
@@ -144,21 +164,22 @@ def _show_commands(config: RunConfig, path: Path, console: Console) -> None:
             console.print(f"  .venv/bin/qkatlas {escape(line)}", soft_wrap=True, highlight=False)
 
 
-def _print_rows(title: str, rows: list[Row], console: Console) -> None:
-    """Print rows as a table; nothing where there are none."""
+def _print_rows(title: str, rows: list[Row], console: Console, gap: int = 1) -> None:
+    """Print rows as a table, `gap` more spaces between columns; nothing where there are none."""
     if not rows:
         return
     table = Table(
-        title=title or None,
+        title=escape(title) or None,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, gap, 0, 0),
     )
     for name, value in rows[0].items():
         is_text = isinstance(value, str)
         header = name.replace("_", " ") if title else name
-        table.add_column(header, justify="left" if is_text else "right", overflow="fold")
+        side: Literal["left", "right"] = "left" if is_text else "right"
+        table.add_column(header, justify=side, overflow="fold", no_wrap=name == "map")
     for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
     console.print(table)

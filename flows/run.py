@@ -29,6 +29,8 @@ def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] 
     work = find_work(config)
     _note_vanished(work, console)
     if work.is_done:
+        for note in work.due:
+            console.print(f"[yellow]{escape(note)}", highlight=False, soft_wrap=True)
         _refuse_given_up(work)
         return None
     check_writable(config.atlas)

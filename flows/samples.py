@@ -1,13 +1,11 @@
-"""Which sequences a model's maps and measures are made of, and which heads still need them.
+"""Which sequences a model's maps and measures are made of, and what there is to do for a head.
 
 All heads of a model share one sample: whole sequences in hash order.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import count
-from json import dumps, loads
-from typing import Any, Self
+from dataclasses import dataclass, field
+from json import dumps
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +14,13 @@ import xxhash
 from numpy.typing import NDArray
 
 from pipeline.sampling import sample_hash
-from pipeline.settings import MapSpec, MeasureSpec
+from pipeline.settings import MapSpec
 from store.atlas import Atlas
 
 Ints = NDArray[np.int64]
+
+HELDOUT_SHARE = 0.2
+MAX_HELDOUT_TOKENS = 2_500
 
 _CAPTURE = (
     "weights_sha256",
@@ -50,6 +51,24 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Growth:
+    """A part to add to a map."""
+
+    part: int
+    fit: dict[str, Any]
+    """The map's ledger row of part 0."""
+    sample: str
+    """Digest of the sample that the map covers with this part."""
+    displaced: int
+    """Sequences on the map that are not in that sample."""
+
+
+def no_sequences() -> Ints:
+    """An array without ids."""
+    return np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
 class HeadJob:
     """One head to map or to measure."""
 
@@ -57,10 +76,20 @@ class HeadJob:
     layer: int
     head: int
     sample: Sample
+    """The sequences to read: of a fit or of measures all, of growths those to be added."""
     specs: tuple[MapSpec, ...] = ()
-    """Maps to make; empty for measures."""
+    """Maps to make or to add to; empty for measures."""
     map_ids: tuple[str, ...] = ()
     replaces: tuple[str | None, ...] = ()
+    heldout: Ints = field(default_factory=no_sequences)
+    """Sequences that are not placed, to judge a fit by."""
+    growths: tuple[Growth, ...] = ()
+    """What to add to each map; empty where they are to be fitted."""
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Model, layer and head."""
+        return (self.model, self.layer, self.head)
 
 
 def hash_order(sequences: pa.Table, seed: int) -> Ints:
@@ -77,41 +106,44 @@ def hash_order(sequences: pa.Table, seed: int) -> Ints:
     return np.argsort(hashes, kind="stable")
 
 
-def take_tokens(sequences: pa.Table, seed: int, max_tokens: int) -> Sample:
+def take_tokens(sequences: pa.Table, order: Ints, max_tokens: int) -> Sample:
     """The first sequences in hash order that together have at most `max_tokens`; at least one."""
-    order = hash_order(sequences, seed)
+    return take(sequences, order[: _count_taken(sequences, order, max_tokens)])
+
+
+def take_heldout(sequences: pa.Table, order: Ints, max_tokens: int) -> Ints:
+    """Ids of the sequences that come after those of `take_tokens`, to judge a map by.
+
+    They have together at most a fifth of the tokens on the map, and at most 2,500.
+    """
+    n_taken = _count_taken(sequences, order, max_tokens)
+    on_map = int(sequences["n_tokens"].to_numpy()[order[:n_taken]].sum())
+    rest = order[n_taken:]
+    bound = min(MAX_HELDOUT_TOKENS, int(on_map * HELDOUT_SHARE))
+    return take(sequences, rest[: _count_within(sequences, rest, bound)]).sequence_ids
+
+
+def _count_taken(sequences: pa.Table, order: Ints, max_tokens: int) -> int:
+    return max(1, _count_within(sequences, order, max_tokens))
+
+
+def _count_within(sequences: pa.Table, order: Ints, max_tokens: int) -> int:
+    """How many sequences from the first on have together at most so many tokens."""
     n_tokens = sequences["n_tokens"].to_numpy()[order]
-    count = max(1, int(np.searchsorted(np.cumsum(n_tokens), max_tokens, side="right")))
-    return _take(sequences, order[:count])
+    return int(np.searchsorted(np.cumsum(n_tokens), max_tokens, side="right"))
 
 
 def take_sequences(sequences: pa.Table, seed: int, count: int) -> Sample:
     """The first `count` sequences in hash order."""
-    return _take(sequences, hash_order(sequences, seed)[:count])
+    return take(sequences, hash_order(sequences, seed)[:count])
 
 
-def _take(sequences: pa.Table, indices: Ints) -> Sample:
+def take(sequences: pa.Table, indices: Ints, capture: str = "") -> Sample:
+    """The sequences at some rows of the table."""
     taken = sequences.take(pa.array(indices))
     corpora = sorted(set(taken["corpus"].to_pylist()))
     ids = np.sort(taken["sequence_id"].to_numpy())
-    return Sample(ids, dumps(corpora), int(pc.sum(taken["n_tokens"]).as_py() or 0))
-
-
-def name_map(
-    model: str, layer: int, head: int, spec: MapSpec, sample: Sample, again: int = 0
-) -> str:
-    """The id of a map: the same head, settings and sequences give the same id.
-
-    Args:
-        model: model key.
-        layer: from 0.
-        head: query head, from 0.
-        spec: settings of the map.
-        sample: its sequences.
-        again: how often it was made before and then dropped or replaced by one of other sequences.
-    """
-    place = dumps([model, layer, head, settings_of(spec), sample.digest, again])
-    return xxhash.xxh64_hexdigest(place.encode())
+    return Sample(ids, dumps(corpora), int(pc.sum(taken["n_tokens"]).as_py() or 0), capture)
 
 
 def name_capture(atlas: Atlas, model: str) -> str:
@@ -121,99 +153,6 @@ def name_capture(atlas: Atlas, model: str) -> str:
     return xxhash.xxh64_hexdigest(dumps(own[0] if own else {}, sort_keys=True).encode())
 
 
-@dataclass(frozen=True)
-class _Made:
-    """What the ledger of maps holds."""
-
-    ok: set[str]
-    spent: set[str]
-    """Maps that were dropped or that another took the place of: their names are not used again."""
-    current: dict[tuple[Any, ...], str]
-    """The map of each series that nobody replaces."""
-
-    @classmethod
-    def read(cls, newest: pa.Table) -> Self:
-        rows = [row for row in newest.to_pylist() if row["part"] == 0]
-        ok = {row["map_id"]: row for row in rows if row["status"] == "ok"}
-        replaced = {row["replaces"] for row in ok.values()}
-        dropped = {row["map_id"] for row in rows if row["status"] == "dropped"}
-        current = {_series(row): name for name, row in ok.items() if name not in replaced}
-        return cls(set(ok), replaced | dropped, current)
-
-
-def find_map_jobs(specs: Sequence[MapSpec], atlas: Atlas, models: Sequence[str]) -> list[HeadJob]:
-    """Heads without the maps that are asked for, over the sequences visible now."""
-    made = _Made.read(atlas.snapshot.newest_maps())
-    jobs = []
-    for model in models if specs else ():
-        sequences = atlas.sequences(model)
-        if not len(sequences):
-            continue
-        groups = _by_sample(specs, sequences, name_capture(atlas, model))
-        for layer, head in list_heads(atlas, model):
-            jobs += _jobs_of_head(made, model, layer, head, groups)
-    return jobs
-
-
-def _jobs_of_head(
-    made: _Made, model: str, layer: int, head: int, groups: Sequence[tuple[Sample, list[MapSpec]]]
-) -> list[HeadJob]:
-    """Jobs for a head's missing maps, one a sample; a map that is asked for is not replaced."""
-    asked = [
-        (sample, spec, _unspent_name(made, model, layer, head, spec, sample))
-        for sample, specs in groups
-        for spec in specs
-    ]
-    names = {name for _, _, name in asked}
-    jobs = []
-    for sample, _ in groups:
-        missing = [a for a in asked if a[0] is sample and a[2] not in made.ok]
-        series = [(model, layer, head, dumps(settings_of(spec))) for _, spec, _ in missing]
-        older = [made.current.get(place) for place in series]
-        if missing:
-            job = HeadJob(
-                model,
-                layer,
-                head,
-                sample,
-                specs=tuple(spec for _, spec, _ in missing),
-                map_ids=tuple(name for _, _, name in missing),
-                replaces=tuple(None if name in names else name for name in older),
-            )
-            jobs.append(job)
-    return jobs
-
-
-def _unspent_name(
-    made: _Made, model: str, layer: int, head: int, spec: MapSpec, sample: Sample
-) -> str:
-    names = (name_map(model, layer, head, spec, sample, again) for again in count())
-    return next(name for name in names if name not in made.spent)
-
-
-def _by_sample(
-    specs: Sequence[MapSpec], sequences: pa.Table, capture: str
-) -> list[tuple[Sample, list[MapSpec]]]:
-    """Maps that are made of the same sequences, together, so that they share neighbours."""
-    groups: dict[tuple[int, int], list[MapSpec]] = {}
-    for spec in dict.fromkeys(specs):
-        groups.setdefault((spec.seed, spec.max_tokens), []).append(spec)
-    return [
-        (replace(take_tokens(sequences, *key), capture=capture), group)
-        for key, group in groups.items()
-    ]
-
-
-def settings_of(spec: MapSpec) -> dict[str, Any]:
-    """What makes two maps of one head a series, of which the newest is current."""
-    return {name: value for name, value in asdict(spec).items() if name != "max_tokens"}
-
-
-def _series(row: dict[str, Any]) -> tuple[Any, ...]:
-    """What two maps share when the newer one takes the place of the older."""
-    return (row["model"], row["layer"], row["head"], dumps(loads(row["parameters"])["settings"]))
-
-
 def list_heads(atlas: Atlas, model: str) -> list[tuple[int, int]]:
     """The captured (layer, head) of a model, in order."""
     rows = atlas.snapshot.rows("heads")
@@ -221,33 +160,3 @@ def list_heads(atlas: Atlas, model: str) -> list[tuple[int, int]]:
     return sorted(
         {(row["layer"], row["head"]) for row in own.select(["layer", "head"]).to_pylist()}
     )
-
-
-def find_measure_jobs(
-    spec: MeasureSpec | None, atlas: Atlas, models: Sequence[str]
-) -> list[HeadJob]:
-    """Heads whose newest measures were taken over other sequences, or that have none."""
-    jobs: list[HeadJob] = []
-    for model in models if spec else ():
-        sequences = atlas.sequences(model)
-        if spec is None or not len(sequences):
-            continue
-        sample = take_sequences(sequences, spec.seed, spec.sequences)
-        done = _measured_heads(atlas, model, sample)
-        jobs += [
-            HeadJob(model, layer, head, sample)
-            for layer, head in list_heads(atlas, model)
-            if (layer, head) not in done
-        ]
-    return jobs
-
-
-def _measured_heads(atlas: Atlas, model: str, sample: Sample) -> set[tuple[int, int]]:
-    """Heads whose measures of the highest generation are of this sample."""
-    rows = atlas.snapshot.rows("measures")
-    newest: dict[tuple[int, int], dict[str, Any]] = {}
-    for row in rows.filter(pc.equal(rows["model"], model)).to_pylist():
-        head = (row["layer"], row["head"])
-        if head not in newest or row["generation"] > newest[head]["generation"]:
-            newest[head] = row
-    return {head for head, row in newest.items() if row["sample"] == sample.digest}

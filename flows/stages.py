@@ -11,15 +11,17 @@ from json import loads
 from typing import Any
 
 from flows.cluster import Done, Failed, Moved, run_on_actors, run_tasks
+from flows.growth import find_due_fits
 from flows.head_tasks import (
+    COMPILED,
     HeadTask,
     MadeMap,
     describe_failed_maps,
     map_head,
-    measure_one,
     prime_maps,
 )
 from flows.identity import Row
+from flows.measure_tasks import InductionTask, measure_induction, measure_one
 from flows.planning import check_budget, commit_plan, make_plan
 from flows.samples import HeadJob
 from flows.session import Session
@@ -46,6 +48,8 @@ class StageResult:
     """Why each unit that was given up was."""
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What the owner should decide, in sentences."""
 
 
 def plan_stage(session: Session) -> StageResult:
@@ -202,7 +206,7 @@ def shard_units(report: ShardReport, planned: dict[str, Row]) -> list[Unit]:
 
 
 def map_stage(session: Session) -> StageResult:
-    """Make the maps that are missing, a head a task."""
+    """Make the maps that are missing and add new sequences to the others, a head a task."""
 
     def commit(lake: Lake, outcomes: Sequence[Done | Failed], result: StageResult) -> None:
         made: list[MadeMap] = [
@@ -213,35 +217,51 @@ def map_stage(session: Session) -> StageResult:
         for outcome in outcomes:
             if isinstance(outcome, Failed):
                 bad += describe_failed_maps(outcome.work, outcome.reason)
-        result.done += len(lake.commit(MAPS, good)) if good else 0
+        written = lake.commit(MAPS, good) if good else []
+        result.done += len(written)
+        n_parts = sum(unit.row["part"] > 0 for unit in written)
+        result.counts["n_parts"] = result.counts.get("n_parts", 0) + n_parts
         if bad:
             lake.commit_rows(MAPS, bad)
         result.failed += [f"map {row['map_id']}: {row['reason']}" for row in bad]
 
     jobs = session.find_work().maps
-    if any(spec.method == "umap" for job in jobs for spec in job.specs):
+    if any(spec.method in COMPILED for job in jobs for spec in job.specs):
         session.start()
         session.steps.start("prime", 1, "compile")
         list(run_tasks(prime_maps, [None], session.config))
         session.steps.finish()
-    return _head_stage(session, "map", jobs, map_head, commit)
+    result = _head_stage(session, "map", jobs, map_head, commit)
+    if session.config.maps:
+        result.notes = find_due_fits(Snapshot.load(session.config.atlas).newest_maps())
+    return result
 
 
 def measure_stage(session: Session) -> StageResult:
-    """Take the measures that are missing, a head a task."""
+    """Take the measures that are missing: a head a task, and the induction scores in one."""
+    work = session.find_work()
+    result = _head_stage(session, "measure", work.measures, measure_one, _commit_measures)
+    if work.induction is not None:
+        task = InductionTask(session.config, work.modality, work.induction)
+        scored = _task_stage(
+            session, "induction", [task], "models", measure_induction, _commit_measures
+        )
+        result.counts["n_induction"] = scored.done * len(work.induction.heads)
+        result.failed += scored.failed
+        result.seconds += scored.seconds
+    return result
 
-    def commit(lake: Lake, outcomes: Sequence[Done | Failed], result: StageResult) -> None:
-        rows = [row for done in outcomes if isinstance(done, Done) for row in done.result]
-        if rows:
-            lake.append("measures", lambda handle: _numbered(handle, rows), "measures")
-        result.done += sum(isinstance(outcome, Done) for outcome in outcomes)
-        result.failed += [
-            f"measures of {item.work.place}: {item.reason}"
-            for item in outcomes
-            if isinstance(item, Failed)
-        ]
 
-    return _head_stage(session, "measure", session.find_work().measures, measure_one, commit)
+def _commit_measures(lake: Lake, outcomes: Sequence[Done | Failed], result: StageResult) -> None:
+    rows = [row for done in outcomes if isinstance(done, Done) for row in done.result]
+    if rows:
+        lake.append("measures", lambda handle: _numbered(handle, rows), "measures")
+    result.done += sum(isinstance(outcome, Done) for outcome in outcomes)
+    result.failed += [
+        f"measures of {item.work.place}: {item.reason}"
+        for item in outcomes
+        if isinstance(item, Failed)
+    ]
 
 
 def _numbered(handle: Any, rows: Sequence[Row]) -> list[Row]:
@@ -256,15 +276,28 @@ def _head_stage(
     function: Callable[[HeadTask], Any],
     commit: Callable[[Lake, Sequence[Done | Failed], StageResult], None],
 ) -> StageResult:
-    """Run a task for each head and commit what comes back, a few seconds' worth at a time."""
+    """Run a task for each head."""
+    uri = session.config.atlas
+    version = Snapshot.load(uri).version if jobs else ""
+    tasks = [HeadTask(uri, version, job) for job in jobs]
+    return _task_stage(session, stage, tasks, "heads", function, commit)
+
+
+def _task_stage(
+    session: Session,
+    stage: str,
+    tasks: Sequence[Any],
+    unit: str,
+    function: Callable[[Any], Any],
+    commit: Callable[[Lake, Sequence[Done | Failed], StageResult], None],
+) -> StageResult:
+    """Run tasks and commit what comes back, a few seconds' worth at a time."""
     result, started = StageResult(stage), time.monotonic()
-    if not jobs:
+    if not tasks:
         return result
     session.start()
-    uri = session.config.atlas
-    lake, version = Lake(uri), Snapshot.load(uri).version
-    tasks = [HeadTask(uri, version, job) for job in jobs]
-    session.steps.start(stage, len(tasks), "heads")
+    lake = Lake(session.config.atlas)
+    session.steps.start(stage, len(tasks), unit)
     for batch in in_batches(run_tasks(function, tasks, session.config)):
         commit(lake, batch, result)
         session.steps.advance(len(batch))

@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows.config import RunConfig
+from flows.growth import find_due_fits
 from flows.identity import Identity, Row, check_identity, identify, known_models
-from flows.samples import HeadJob, find_map_jobs, find_measure_jobs
+from flows.map_jobs import find_map_jobs
+from flows.measure_jobs import InductionJob, find_induction_job, find_measure_jobs
+from flows.samples import HeadJob
 from pipeline.corpus import appended_cleanly, fingerprint, list_sources, modality
 from pipeline.settings import CorpusSpec, SampleSpec
 from pipeline.sources import SourceFile
@@ -56,7 +59,11 @@ class Work:
     planned: list[Row]
     """Newest ledger rows of shards that wait for capture."""
     maps: list[HeadJob] = field(default_factory=list)
+    due: list[str] = field(default_factory=list)
+    """Maps that need a new fit, in sentences; nothing does it unasked."""
     measures: list[HeadJob] = field(default_factory=list)
+    induction: InductionJob | None = None
+    """Heads without an induction score."""
     given_up: int = 0
     """Quarantined shards of the corpus."""
     vanished: list[str] = field(default_factory=list)
@@ -65,7 +72,8 @@ class Work:
     @property
     def is_done(self) -> bool:
         """Whether nothing remains."""
-        return not (self.new_rows or self.planned or self.maps or self.measures)
+        heads = self.maps or self.measures or self.induction
+        return not (self.new_rows or self.planned or heads)
 
 
 def load_snapshot(uri: str) -> Snapshot | None:
@@ -111,7 +119,9 @@ def find_work(config: RunConfig) -> Work:
     if asks and (visible := find_visible(snapshot, models)):
         with Atlas(config.atlas) as atlas:
             work.maps = find_map_jobs(config.maps, atlas, visible)
+            work.due = find_due_fits(atlas.snapshot.newest_maps()) if config.maps else []
             work.measures = find_measure_jobs(config.measures, atlas, visible)
+            work.induction = find_induction_job(config.measures, atlas, visible)
     return work
 
 

@@ -3,7 +3,7 @@
 import os
 import resource
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +13,17 @@ from flows.config import RunConfig
 from pipeline.buffers import choose_calls
 from pipeline.cards import Row, check_model, describe_heads, describe_models
 from pipeline.extract import Extractor
+from pipeline.induction import Head, InductionPass, Repeats, make_repeats, score_induction
 from pipeline.inputs import encode_units, max_length, token_spans
 from pipeline.models import load_model
+from pipeline.part_of_speech import check_taggable, load_tagger
 from pipeline.readers import Unit
 from pipeline.scan import Scan, ScanRange, scan_files, token_counter
+from pipeline.settings import InductionSpec
 from pipeline.shards import ShardReport, ShardWork
 from pipeline.sizes import Sizes, measure_sizes
 from pipeline.stacks import list_stacks, trace_calls
+from store.attention import HeadFacts
 from store.errors import ConfigError
 
 
@@ -33,10 +37,14 @@ class CaptureWorker:
             ModelLoadError, UnsupportedModelError, ConfigError: the run cannot be made.
         """
         _raise_open_files()
+        tags = config.capture.part_of_speech
+        tagger = None if tags is None else load_tagger(tags)  # before a model that loads for long
         cores = max(1, (os.cpu_count() or 1) // n_workers)
         torch.set_num_threads(cores)
         self.config = config
         self.loaded = load_model(config.model, modality)
+        if tagger is not None:
+            check_taggable(self.loaded)
         self.sites = trace_calls(self.loaded)
         self.stacks = list_stacks(config.model.key, self.sites)
         capture = config.capture
@@ -54,6 +62,7 @@ class CaptureWorker:
             self.length,
             strict,
             threads=max(1, cores // 2),
+            tagger=tagger,
         )
 
     def _check_length(self) -> None:
@@ -126,6 +135,16 @@ class CaptureWorker:
     def measure_sizes(self, units: Sequence[Unit]) -> dict[str, Sizes]:
         """Bytes that capture takes, from about one row group of real vectors."""
         return measure_sizes(self.extractor, units)
+
+    def score_induction(
+        self, spec: InductionSpec, facts: Callable[[str, int, int], HeadFacts]
+    ) -> tuple[Repeats | None, dict[Head, float | None]]:
+        """The random sequences read, and the induction score of every head that is captured."""
+        special_tokens = self.config.capture.special_tokens
+        repeats = make_repeats(self.loaded, spec, self.length, special_tokens)
+        batch_tokens = self.extractor.batch_tokens
+        run = InductionPass(self.loaded, self.sites, self.stacks, self.wanted, batch_tokens)
+        return repeats, score_induction(run, repeats, facts)
 
     def count_tokens(self) -> int:
         """Tokens captured so far, over all shards."""

@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.buffers import ChunkBuffer, Wanted
-from pipeline.inputs import Encoded, forward, make_batches, make_inputs
+from pipeline.inputs import Encoded, make_batches, make_inputs
 from pipeline.models import LoadedModel
+from pipeline.part_of_speech import Tagger
 from pipeline.settings import CaptureSpec, CorpusSpec
 from pipeline.shard_writer import ShardWriter
 from pipeline.shards import RejectedRow, ShardReader, ShardReport, ShardWork
-from pipeline.stacks import CallSite, StackShape
-from pipeline.tap import AttentionCall, StopForward, run_forward
+from pipeline.stacks import CallSite, StackShape, visit_calls
+from pipeline.tap import AttentionCall
 from pipeline.token_rows import SequenceRecord, TokenRows
 from store.encoding import rows_per_group
-from store.errors import UnsupportedModelError
 from store.schema import TABLES
 
 _CPU_BATCH_TOKENS = 1_024  # little padding, and activations that stay in the cache
@@ -47,6 +47,8 @@ class Extractor:
     strict: bool = False
     threads: int = 2
     """Threads that encode and compress."""
+    tagger: Tagger | None = None
+    """Tags parts of speech; None tags none."""
     n_tokens: int = field(default=0, init=False)
     """Tokens captured so far, over all shards."""
     _rows: TokenRows = field(init=False)
@@ -78,6 +80,7 @@ class Extractor:
             self.length,
             self.capture.special_tokens,
             self.strict,
+            self.tagger,
         )
         try:
             self.write_chunks(work, writer, reader.read(work.parts))
@@ -196,24 +199,11 @@ def capture_batch(
         UnsupportedModelError: the model's calls differ from those traced.
     """
     inputs = make_inputs(loaded, encoded)
-    longest = max(inputs.lengths)
-    last = max(buffer.wanted)
-    seen = 0
 
-    def visit(call: AttentionCall) -> None:
-        nonlocal seen
-        if seen >= len(sites) or call.query.shape[2] != longest:
-            raise UnsupportedModelError(
-                f"{loaded.architecture} made an attention call ({seen}) that its probe did not; "
-                "models whose calls depend on their input are not supported"
-            )
-        if seen in buffer.wanted:
-            buffer.place(seen, call, starts.tolist(), inputs.lengths)
-        if seen == last:
-            raise StopForward
-        seen += 1
+    def place(index: int, call: AttentionCall) -> None:
+        buffer.place(index, call, starts.tolist(), inputs.lengths)
 
-    run_forward(lambda: forward(loaded, inputs), visit)
+    visit_calls(loaded, sites, inputs, buffer.wanted, place)
 
 
 def _wait(futures: Sequence[Future[None]]) -> None:

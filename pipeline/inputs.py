@@ -33,6 +33,8 @@ class Encoded:
     char_start: NDArray[np.int32] | None = None
     """First character; -1 for special tokens. None where the tokenizer does not tell."""
     char_end: NDArray[np.int32] | None = None
+    part_of_speech: NDArray[np.object_] | None = None
+    """Tag of the word that a token belongs to, or None; None as a whole unless asked for."""
     pixels: NDArray[np.float32] | None = None
     """Shape (3, height, width), as the processor made it."""
 

@@ -1,7 +1,8 @@
 """Measures of a head: what it attends to, how sharply, and how its vectors lie.
 
 All of them come from attention recomputed from stored vectors, in one pass over whole sequences
-in padded batches. `MEASURES` defines every name; `docs/measures.md` says the same at length.
+in padded batches; only the induction score needs the model (`pipeline.induction`). `MEASURES`
+defines every name; `docs/measures.md` says the same at length.
 """
 
 import unicodedata
@@ -17,6 +18,7 @@ from pipeline.attention import score, softmax_in_reach
 from pipeline.fidelity import key_distances, spearman_in_reach
 from pipeline.joint import make_joint
 from pipeline.padding import Batch, make_batches
+from pipeline.part_of_speech import PARTS_OF_SPEECH
 from store.errors import ShapeError
 from store.vectors import HeadVectors, Ints, Positions
 
@@ -41,8 +43,14 @@ MEASURES: dict[str, str] = {
     "effective_rank_k": "effective rank of the matrix of key vectors, dimensions",
     "effective_rank_qk": "effective rank of the matrix of all query-key products, dimensions",
     "score_spearman": "rank correlation of score and distance in the translate space, −1 to 1",
+    "induction": "attention to the token behind the earlier occurrence, in repeats, 0 to 1",
 }
 """Name of each measure and its definition in one line with the unit."""
+
+TAG_MEASURES: dict[str, str] = {
+    f"to_{tag.lower()}": f"attention to {words}, 0 to 1" for tag, words in PARTS_OF_SPEECH.items()
+}
+"""The same for the measures that a head has only where tokens carry a part of speech."""
 
 _TOKENIZER_SPACES = "\u2581\u0120\u010a\u0109"  # ▁ of SentencePiece; space, newline, tab as GPT-2
 
@@ -57,6 +65,13 @@ class TokenFacts:
     """int64, −1 where there is none, as for image patches."""
     is_special: NDArray[np.bool_]
     is_punctuation: NDArray[np.bool_]
+    part_of_speech: NDArray[np.object_] | None = None
+    """Universal tag of the token's word, "" without one; None where no token was tagged."""
+
+    def tagged(self) -> dict[str, NDArray[np.bool_]]:
+        """For the measure of each tag that occurs, which tokens have it."""
+        tags = np.array([] if self.part_of_speech is None else self.part_of_speech, dtype=np.str_)
+        return {f"to_{tag.lower()}": tags == tag for tag in np.unique(tags[tags != ""]).tolist()}
 
 
 def punctuation(tokens: Sequence[str | None]) -> NDArray[np.bool_]:
@@ -113,7 +128,8 @@ def measure_head(
         key_tokens: a row for each key, in its order.
 
     Returns:
-        A value for every name in `MEASURES`; None where it is undefined.
+        A value for every name in `MEASURES` but `induction`, and of `TAG_MEASURES` for every tag
+        that keys have; None where it is undefined.
 
     Raises:
         ShapeError: tokens and vectors do not belong together, or vectors are missing or not
@@ -121,20 +137,22 @@ def measure_head(
     """
     _check_rows("query", query_tokens, head.query_at)
     _check_rows("key", key_tokens, head.key_at)
-    space = make_joint(head.queries, head.keys, "translate")
+    space = make_joint(head, "translate")
     places = torch.from_numpy(space.queries).double(), torch.from_numpy(space.keys).double()
     vectors = torch.from_numpy(head.queries).double(), torch.from_numpy(head.keys).double()
+    tagged = key_tokens.tagged()
     rows: dict[str, list[Tensor]] = {}
     for batch in make_batches(head):
         attended = _Attended(head, vectors, batch)
         values = attended.shape_values() | attended.mass_values(query_tokens, key_tokens)
+        values |= attended.tag_values(tagged)
         distance = key_distances(*places, batch)
         values["score_spearman"] = spearman_in_reach(distance, attended.scores, batch.reach)
         for name, value in values.items():
             rows.setdefault(name, []).append(value[batch.reach.any(dim=-1)])
     means = {name: _mean_of_defined(torch.cat(parts)) for name, parts in rows.items()}
     means |= _vector_values(*vectors)
-    return {name: means[name] for name in MEASURES}
+    return {name: means[name] for name in (*MEASURES, *tagged) if name in means}
 
 
 def _check_rows(kind: str, tokens: TokenFacts, at: Positions) -> None:
@@ -193,6 +211,14 @@ class _Attended:
             "same_token": same & (vocab_id >= 0) & (batch.offset != 0),
         }
         return {name: (self.mass * kind).sum(dim=-1) for name, kind in kinds.items()}
+
+    def tag_values(self, tagged: dict[str, NDArray[np.bool_]]) -> dict[str, Tensor]:
+        """Attention mass that each query gives to the keys of each part of speech."""
+        row = self.batch.key_row
+        return {
+            name: (self.mass * torch.from_numpy(is_tagged)[row][:, None, :]).sum(dim=-1)
+            for name, is_tagged in tagged.items()
+        }
 
 
 def _mean_of_defined(values: Tensor) -> float | None:

@@ -1,16 +1,44 @@
 """Principal components: the map that explains most variance, and the frame of the other maps."""
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.method import Fitted, Method, State
 from pipeline.neighbours import Points
 from pipeline.settings import MapSpec
 from store.vectors import Floats
 
 
-def place_pca(points: Points, spec: MapSpec) -> tuple[Floats, dict[str, object], str]:
-    """Coordinates of all points, the parameters used, and the library; see `project_pca`."""
-    coordinates, explained = project_pca(points.vectors, spec.dims)
-    return coordinates, {"explained_variance": explained}, f"numpy {np.__version__}"
+def fit_pca(points: Points, spec: MapSpec) -> Fitted:
+    """Place all points along their principal axes; only `dims` of the spec counts."""
+    mean, axes, explained = _find_axes(points.vectors, spec.dims)
+    state = {"mean": mean, "axes": axes}
+    coordinates = _project(points.vectors, mean, axes)
+    parameters: dict[str, object] = {"explained_variance": explained}
+    return Fitted(coordinates, state, parameters, f"numpy {np.__version__}")
+
+
+def transform_pca(state: State, points: Points, spec: MapSpec) -> Floats:
+    """Place further points along the axes of the fit."""
+    return _project(points.vectors, state["mean"], state["axes"])
+
+
+PCA = Method(fit_pca, transform_pca)
+
+
+def fit_few(points: Points, spec: MapSpec) -> Fitted:
+    """The map of `fit_pca`, saying that another method had too few points."""
+    fitted = fit_pca(points, spec)
+    reason = f"only {len(points.merged[0])} distinct points"
+    parameters = fitted.parameters | {"placed_by": "pca", "reason": reason}
+    return Fitted(fitted.coordinates, fitted.state, parameters, fitted.backend)
+
+
+def is_of_few(state: State) -> bool:
+    """Whether a state is that of `fit_few`: further points then go through `transform_pca`."""
+    return "axes" in state
 
 
 def project_pca(vectors: Floats, dims: int) -> tuple[Floats, list[float]]:
@@ -24,13 +52,26 @@ def project_pca(vectors: Floats, dims: int) -> tuple[Floats, list[float]]:
         float32 (n, dims), centred; and each axis's share of the variance. An axis points to
         where its largest absolute loading is positive, so its sign never depends on the solver.
     """
-    centred = vectors - vectors.mean(axis=0, dtype=np.float64)
-    variances, axes = np.linalg.eigh(centred.T @ centred / len(vectors))
-    variances, axes = variances[::-1][:dims].clip(min=0), axes[:, ::-1][:, :dims]
-    largest = np.abs(axes).argmax(axis=0)
-    axes = axes * np.sign(axes[largest, np.arange(axes.shape[1])])
-    coordinates = np.zeros((len(vectors), dims), dtype=np.float32)
-    coordinates[:, : axes.shape[1]] = centred @ axes
+    mean, axes, explained = _find_axes(vectors, dims)
+    return _project(vectors, mean, axes), explained
+
+
+def _find_axes(
+    vectors: Floats, dims: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[float]]:
+    """Mean (d,), axes (d, dims) and shares of the variance; axes beyond d are 0."""
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    centred = vectors - mean
+    variances, vectors_of = np.linalg.eigh(centred.T @ centred / len(vectors))
+    variances, found = variances[::-1][:dims].clip(min=0), vectors_of[:, ::-1][:, :dims]
+    largest = np.abs(found).argmax(axis=0)
+    axes = np.zeros((vectors.shape[1], dims))
+    axes[:, : found.shape[1]] = found * np.sign(found[largest, np.arange(found.shape[1])])
     total = (centred**2).sum() / len(vectors)
     explained = variances / total if total > 0 else np.zeros_like(variances)
-    return coordinates, [float(share) for share in explained]
+    return mean, axes, [float(share) for share in explained]
+
+
+def _project(vectors: Floats, mean: NDArray[Any], axes: NDArray[Any]) -> Floats:
+    coordinates: Floats = ((vectors - mean) @ axes).astype(np.float32)
+    return coordinates

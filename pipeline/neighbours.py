@@ -55,6 +55,36 @@ def merge_duplicates(vectors: Floats) -> tuple[Floats, Ints]:
     return distinct, inverse.reshape(-1).astype(np.int64)
 
 
+def find_nearest(vectors: Floats, among: Floats, n_neighbors: int) -> tuple[Indices, Floats]:
+    """Exact nearest neighbours of new vectors among others, by matrix product.
+
+    Args:
+        vectors: float32, shape (n, d).
+        among: float32, shape (m, d).
+        n_neighbors: how many; at most m are given.
+
+    Returns:
+        int32 rows of `among` and float32 Euclidean distances, both (n, min(n_neighbors, m)),
+        nearest first; distances as in `find_neighbours`.
+    """
+    n_neighbors = min(n_neighbors, len(among))
+    mean = among.mean(axis=0, dtype=np.float64)
+    points = torch.from_numpy(vectors - mean).float()
+    others = torch.from_numpy(among - mean).float()
+    norms = (others**2).sum(dim=1)
+    index = np.empty((len(vectors), n_neighbors), dtype=np.int32)
+    distance = np.empty((len(vectors), n_neighbors), dtype=np.float32)
+    step = max(1, _BLOCK_ELEMENTS // max(len(among), 1))
+    for start in range(0, len(vectors), step):
+        rows = points[start : start + step]
+        near = torch.addmm(norms, rows, others.T, alpha=-2).topk(n_neighbors, largest=False).indices
+        exact = (rows[:, None] - others[near]).norm(dim=-1)
+        order = exact.argsort(dim=1, stable=True)
+        index[start : start + step] = near.gather(1, order).numpy()
+        distance[start : start + step] = exact.gather(1, order).numpy()
+    return index, distance
+
+
 def find_neighbours(vectors: Floats, n_neighbors: int) -> tuple[Indices, Floats]:
     """Exact nearest neighbours of every row by matrix product, a row being its own first.
 

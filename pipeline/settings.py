@@ -11,6 +11,7 @@ SplitUnit = Literal["record", "line", "paragraph", "sentence", "window"]
 Precision = Literal["float16", "bfloat16", "float32"]
 Joint = Literal["translate", "attentionviz", "balance", "lift"]
 MethodName = Literal["pca", "umap", "tsne", "attention"]
+WhenGrown = Literal["transform", "fit"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class CaptureSpec:
     """Longest sequence in tokens, special tokens included; longer ones are cut."""
     special_tokens: bool = True
     """Whether the tokenizer adds its special tokens."""
+    part_of_speech: str | None = None
+    """spaCy pipeline, a name or a folder, that tags words; None leaves them untagged."""
     precision: Precision = "float16"
     """Bits kept of each stored number: float16 keeps 10 of the mantissa, bfloat16 7."""
     sample: SampleSpec = SampleSpec()
@@ -119,6 +122,8 @@ class MapSpec:
     """Least distance of neighbours on the map; only umap."""
     n_epochs: int | None = None
     """Optimisation epochs; None means umap's own choice; only umap."""
+    when_grown: WhenGrown = "transform"
+    """What new sequences bring: `transform` adds them to the map, `fit` makes a new one."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,19 @@ class MeasureSpec:
     sequences: int = 2_000
     """Most sequences, whole ones in hash order."""
     seed: int = 0
-    """Seed of the hash order."""
+    """Seed of the hash order, and of the random sequences of the induction score."""
+
+
+@dataclass(frozen=True)
+class InductionSpec:
+    """The random sequences of the induction score; no settings of a run, so that runs compare."""
+
+    sequences: int = 16
+    """Sequences, each a block of random tokens twice."""
+    block: int = 50
+    """Tokens in a block; fewer where two blocks are longer than capture's longest sequence."""
+    seed: int = 0
+    """Seed of the random tokens."""
 
 
 @dataclass(frozen=True)

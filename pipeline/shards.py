@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pipeline.inputs import encode_units, token_spans
 from pipeline.models import LoadedModel
+from pipeline.part_of_speech import Tagger
 from pipeline.readers import Reject, Unit, read_units
 from pipeline.sampling import is_sampled, sample_hash
 from pipeline.settings import CorpusSpec, SampleSpec
@@ -88,6 +89,8 @@ class ShardReader:
     """Longest sequence in tokens."""
     special_tokens: bool
     strict: bool
+    tagger: Tagger | None = None
+    """Tags parts of speech; None tags none."""
     counts: ShardCounts = field(default_factory=ShardCounts)
     rejects: list[RejectedRow] = field(default_factory=list)
 
@@ -127,6 +130,8 @@ class ShardReader:
 
     def _encode(self, part: ShardPart, units: list[Unit]) -> Iterator[SequenceRecord]:
         encoded = encode_units(self.loaded, units, self.length, self.special_tokens)
+        if self.tagger is not None:
+            encoded = self.tagger.tag([unit.text or "" for unit in units], encoded)
         for unit, sequence in zip(units, encoded, strict=True):
             if sequence.n_tokens == 0:
                 self._reject(part, unit.row, "the tokenizer finds no tokens in the text")

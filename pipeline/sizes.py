@@ -35,6 +35,8 @@ def measure_sizes(extractor: Extractor, units: Sequence[Unit]) -> dict[str, Size
     """
     capture = extractor.capture
     encoded = encode_units(extractor.loaded, units, extractor.length, capture.special_tokens)
+    if extractor.tagger is not None:
+        encoded = extractor.tagger.tag([unit.text or "" for unit in units], encoded)
     records = [
         SequenceRecord(index, extractor.corpus.name, "", unit, sequence)
         for index, (unit, sequence) in enumerate(zip(units, encoded, strict=True))

@@ -5,12 +5,12 @@ each. One short traced forward pass tells all there is to know; no architecture 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from pipeline.inputs import Inputs, forward, probe_inputs
 from pipeline.models import LoadedModel
-from pipeline.tap import AttentionCall, outside_interface, run_forward
+from pipeline.tap import AttentionCall, StopForward, outside_interface, run_forward
 from store.errors import ConfigError, UnsupportedModelError
 
 
@@ -38,6 +38,11 @@ class StackShape:
     query_model: str
     key_model: str
     sites: tuple[CallSite, ...]
+
+    @property
+    def is_cross(self) -> bool:
+        """Whether queries and keys belong to different sequences of tokens."""
+        return f"-{self.stack}".endswith("-cross")
 
     @property
     def n_layers(self) -> int:
@@ -81,6 +86,44 @@ def trace_calls(loaded: LoadedModel) -> tuple[CallSite, ...]:
         raise outside_interface(loaded.model)
     _check_shapes(loaded, inputs, seen)
     return _name_sites(loaded, seen)
+
+
+def visit_calls(
+    loaded: LoadedModel,
+    sites: Sequence[CallSite],
+    inputs: Inputs,
+    wanted: Collection[int],
+    visit: Callable[[int, AttentionCall], None],
+) -> None:
+    """Run a batch and show the calls that are wanted; the pass ends after the last of them.
+
+    Args:
+        loaded: the model.
+        sites: its calls in order, as traced.
+        inputs: the batch.
+        wanted: indices of calls, at least one.
+        visit: gets the index of the call, and the call.
+
+    Raises:
+        UnsupportedModelError: the model's calls differ from those traced.
+    """
+    longest, last = max(inputs.lengths), max(wanted)
+    seen = 0
+
+    def show(call: AttentionCall) -> None:
+        nonlocal seen
+        if seen >= len(sites) or call.query.shape[2] != longest:
+            raise UnsupportedModelError(
+                f"{loaded.architecture} made an attention call ({seen}) that its probe did not; "
+                "models whose calls depend on their input are not supported"
+            )
+        if seen in wanted:
+            visit(seen, call)
+        if seen == last:
+            raise StopForward
+        seen += 1
+
+    run_forward(lambda: forward(loaded, inputs), show)
 
 
 def _check_shapes(loaded: LoadedModel, inputs: Inputs, seen: Sequence[_Seen]) -> None:

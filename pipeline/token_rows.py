@@ -95,6 +95,9 @@ class TokenRows:
         if all(sequence.char_start is not None for sequence in encoded):
             columns["char_start"] = _nullable(encoded, "char_start")
             columns["char_end"] = _nullable(encoded, "char_end")
+        tags = [e.part_of_speech for e in encoded if e.part_of_speech is not None]
+        if tags:
+            columns["part_of_speech"] = pa.array(np.concatenate(tags), pa.string())
         return columns
 
     def _patch_columns(self, encoded: Sequence[Encoded]) -> dict[str, Any]:
@@ -166,4 +169,5 @@ def _shifted(sequence: Encoded, start: int) -> Encoded:
         shift(sequence.vocab_id, start),
         shift(sequence.char_start, -1),
         shift(sequence.char_end, -1),
+        shift(sequence.part_of_speech, None),
     )

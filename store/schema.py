@@ -52,7 +52,10 @@ class Table:
 
 
 def _table(name: str, about: str, partitions: str, columns: str) -> Table:
-    """Read a table from lines of `column type meaning`; a `!` behind the type forbids null."""
+    """Read a table from lines of `column type meaning`; a `!` behind the type forbids null.
+
+    A line that ends in a backslash goes on in the next.
+    """
     fields = []
     for line in columns.strip().splitlines():
         column, kind, meaning = line.split(maxsplit=2)
@@ -61,7 +64,7 @@ def _table(name: str, about: str, partitions: str, columns: str) -> Table:
                 column,
                 _ARROW_TYPES[kind.rstrip("!")],
                 nullable=not kind.endswith("!"),
-                metadata={"comment": meaning},
+                metadata={"comment": " ".join(meaning.split())},
             )
         )
     return Table(name, about, pa.schema(fields), tuple(partitions.split()))
@@ -112,7 +115,7 @@ _ALL = (
         char_start int first character in the sequence's text; null for special tokens and patches
         char_end int character behind the last; null for special tokens and patches
         is_special bool! true for special tokens, CLS patches and registers
-        part_of_speech string part of speech; null unless asked for
+        part_of_speech string universal part of speech of the token's word; null unless asked for
         patch_row int row of the patch; null for text, CLS and registers
         patch_col int column of the patch; null for text, CLS and registers
         hue float mean hue of the patch, 0 to 1; null for text
@@ -172,6 +175,7 @@ _ALL = (
         layers string! captured layers as a JSON list; null means all
         heads string! captured query heads as a JSON list; null means all
         special_tokens bool! true when special tokens were added
+        part_of_speech string spaCy pipeline that tagged the words; null without tags
         sample_seed bigint! seed of the sequence sample
         sample_fraction double! share of sequences sampled, 0 to 1
         attention_max_abs_error double largest difference to the model's own attention, unrounded
@@ -254,13 +258,17 @@ _ALL = (
         x float! first coordinate
         y float! second coordinate
         z float third coordinate; null in 2-D
-        rank int! drawing order that keeps density: rank < n is a picture of n points
-        distortion float how much the map distorts this point's neighbourhood; null unless asked for
+        rank int! drawing order that keeps density: rank < n is a picture of n points of the fit, \
+            and of as large a share of every later part, whose ranks repeat those of the fit
+        distortion float 0 where nearer always means a higher score, 0.5 where the map says \
+            nothing, 1 reversed; null where undefined
         """,
     ),
     _table(
         "maps",
-        "Ledger of maps: one row a map and part, with its fidelity.",
+        "Ledger of maps: one row a map and part, with the fidelity of the part's own sequences. "
+        "Held-out figures are of sequences that come after the map's own in hash order, placed by "
+        "transform; they are null in later parts and where all sequences are on the map.",
         "",
         """
         map_id string! map
@@ -268,9 +276,9 @@ _ALL = (
         model string! model key
         layer int! layer, from 0
         head int! query head, from 0
-        method string! pca or umap
+        method string! pca, umap, tsne or attention
         dims int! 2 or 3
-        parameters string! the method's parameters as JSON
+        parameters string! settings, sample of sequences and the method's own parameters as JSON
         joint string! the joint space and its fitted constants as JSON
         seed bigint! random seed
         backend string! library that made it
@@ -295,6 +303,8 @@ _ALL = (
         heldout_top_key_recall_3_content double the same without special tokens
         heldout_trustworthiness double trustworthiness on sequences the fit did not see
         heldout_continuity double continuity on sequences the fit did not see
+        seed_disparity double Procrustes distance of two seeds' maps of the same points, 0 same \
+            to 1 unrelated; null unless asked for
         """,
     ),
     _table(

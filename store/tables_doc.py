@@ -17,6 +17,7 @@ INTRODUCTION = """\
 An atlas is a folder, or an `s3://bucket/prefix`, with one [Delta](https://delta.io) table in each
 of the subfolders named below: Parquet files, and beside them the log in `_delta_log` that says
 which of them count. This page is made from `store/schema.py` by `python -m store.tables_doc`.
+Beside them lies `_state/<map_id>/`, which is no table: what a map needs to take in more sequences.
 
 ## Words and units
 
@@ -49,7 +50,8 @@ views are made from these:
   `head` (null for keys), `kv_head`, `sequence_id`, `position`, `vector`. The keys of a key-value
   head are in it once, however many query heads read them.
 - `current_maps`: the rows of `maps` that are a fit (part 0), are ok, and that no other ok map
-  replaces.
+  replaces. Sequences that came later are parts 1, 2, … of the same `map_id`, in `maps` and in
+  `points`.
 - `head_measures`: `model`, `layer`, `head` and the newest value of every measure, a column each.
 """
 

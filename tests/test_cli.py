@@ -219,7 +219,7 @@ def test_wrong_arguments_are_one_line(
         ("capture.sample.limits=3", ("capture.sample.limits", "limit")),
         ("capture.layers=first", ("capture.layers", "first")),
         ("capture.sample.sequences=2", ("capture.sample.sequences", "1")),
-        ("maps=[{method: tsne}]", ("maps.0.method", "umap")),
+        ("maps=[{method: som}]", ("maps.0.method", "umap")),
         ("measures.sequences=many", ("measures.sequences", "many")),
         ("workers.num_cpus=0", ("workers.num_cpus",)),
         ("budget_bytes=lots", ("budget_bytes", "lots")),
@@ -302,6 +302,18 @@ def test_given_up_work_ends_with_a_count(
         "failed: 2 unit(s) of work were given up, the rest is visible; "
         "the first: shard a1: ShapeError: wide\n"
     )
+
+
+def test_what_the_owner_should_decide_is_printed(
+    run: Run, fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.stages import StageResult
+
+    results = [StageResult("map", 8, counts={"n_parts": 8}, notes=["pca [2-D]: a new fit is due"])]
+    monkeypatch.setattr(flows_run, "run", lambda *_: results)
+    ran = run("run", fresh / "tiny.yaml")
+    assert ran.code == 0
+    assert "8 parts" in ran.out and "pca [2-D]: a new fit is due" in ran.out
 
 
 @pytest.mark.parametrize(

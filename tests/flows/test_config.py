@@ -188,6 +188,20 @@ def test_a_list_of_dims_makes_a_map_each(load: Load) -> None:
     assert load(maps=[]).maps == ()
 
 
+def test_the_joint_space_is_that_of_the_method_unless_it_is_named(load: Load) -> None:
+    def joints(*maps: dict[str, Any]) -> list[str]:
+        return [spec.joint for spec in load(maps=list(maps)).maps]
+
+    methods = ["pca", "umap", "tsne", "attention"]
+    chosen = ["translate", "translate", "translate", "lift"]
+    assert joints(*({"method": method} for method in methods)) == chosen
+    assert joints({"method": "pca", "joint": "lift"}, {"method": "tsne", "joint": "balance"}) == [
+        "lift",
+        "balance",
+    ]
+    assert joints({"method": "attention", "joint": "lift"}) == ["lift"]
+
+
 def test_measures_are_on_off_or_described(load: Load) -> None:
     assert load(measures=True).measures == MeasureSpec()
     assert load(measures=False).measures is None

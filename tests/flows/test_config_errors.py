@@ -32,6 +32,7 @@ FULL: dict[str, Any] = {
         "heads": [0],
         "max_length": 64,
         "special_tokens": True,
+        "part_of_speech": "en_core_web_sm",
         "precision": "float16",
         "sample": {"sequences": 0.5, "limit": 10, "seed": 0},
         "shard_rows": 10,
@@ -48,6 +49,8 @@ FULL: dict[str, Any] = {
             "n_neighbors": 5,
             "min_dist": 0.1,
             "n_epochs": 10,
+            "stability": False,
+            "when_grown": "transform",
         }
     ],
     "measures": {"sequences": 10, "seed": 0},
@@ -83,7 +86,8 @@ def field_paths(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[s
 
 def test_document_has_every_field_and_its_meaning() -> None:
     rows = [line.split(" | ") for line in describe_config().splitlines() if line.startswith("| `")]
-    assert len(rows) == len(list(field_paths(FULL))) + 1  # and the stride of a window
+    others = 2  # the stride of a window and the perplexity of tsne
+    assert len(rows) == len(list(field_paths(FULL))) + others
     assert all(len(row) == 4 and row[3].rstrip(" |") for row in rows)
 
 
@@ -144,7 +148,22 @@ def test_a_typo_is_refused_with_the_nearest_name(
         ),
         ({"maps": [{}, {"dims": [3, 2]}]}, "maps.1: the 2-D map of maps.0 again; take one out"),
         ({"maps": {"method": "pca"}}, "got the mapping {'method': 'pca'}"),
-        ({"maps": [{"method": "tsne"}]}, "maps.0.method: expected 'pca' or 'umap', got 'tsne'"),
+        (
+            {"maps": [{"method": "som"}]},
+            "maps.0.method: expected 'pca', 'umap', 'tsne' or 'attention', got 'som'",
+        ),
+        ({"maps": [{}, {"when_grown": "fit"}]}, "maps.1: the 2-D map of maps.0 again"),
+        ({"maps": [{"when_grown": "no"}]}, "maps.0.when_grown: expected 'transform' or 'fit'"),
+        ({"maps": [{"perplexity": 9}]}, "maps.0.perplexity: belongs to method tsne, not umap"),
+        ({"maps": [{"method": "tsne", "n_epochs": 9}]}, "maps.0.n_epochs: belongs to method umap"),
+        (
+            {"maps": [{"method": "tsne", "perplexity": 1}]},
+            "maps.0.perplexity: expected a number of at least 2 and at most 1000, got 1",
+        ),
+        (
+            {"maps": [{"method": "attention", "joint": "translate"}]},
+            "maps.0.joint: attention starts from the lifted vectors; take translate out",
+        ),
         (
             {"measures": 3},
             "measures: expected true or false, or a mapping (sequences, seed), got 3",

@@ -1,5 +1,6 @@
 """The configuration, any of it: written as YAML and loaded again, a run is the same run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,18 @@ MAPS = st.builds(
     MapSpec,
     method=st.just("umap"),
     dims=st.sampled_from([2, 3]),
-    joint=st.sampled_from(["translate", "balance"]),
+    joint=st.sampled_from(["translate", "attentionviz", "balance", "lift"]),
     max_tokens=COUNTS,
     seed=SEEDS,
     n_neighbors=st.integers(2, 200),
     min_dist=st.floats(0, 1),
     n_epochs=st.none() | COUNTS,
-) | st.builds(MapSpec, method=st.just("pca"), dims=st.sampled_from([2, 3]), seed=SEEDS)
+    stability=st.booleans(),
+    when_grown=st.sampled_from(["transform", "fit"]),
+)
+MAPS |= st.builds(MapSpec, method=st.just("pca"), dims=st.sampled_from([2, 3]), seed=SEEDS)
+MAPS |= st.builds(MapSpec, method=st.just("tsne"), perplexity=st.floats(2, 1000))
+MAPS |= st.builds(MapSpec, method=st.just("attention"), joint=st.just("lift"))
 RUNS = st.builds(
     RunConfig,
     atlas=NAMES.map(lambda name: f"s3://bucket/{name}"),
@@ -64,13 +70,14 @@ RUNS = st.builds(
         heads=INDICES,
         max_length=st.integers(12, 2**31 - 1),
         special_tokens=st.booleans(),
+        part_of_speech=st.none() | NAMES,
         precision=st.sampled_from(["float16", "bfloat16", "float32"]),
         sample=st.builds(SampleSpec, st.floats(0, 1, exclude_min=True), st.none() | COUNTS, SEEDS),
         shard_rows=COUNTS,
         shard_tokens=COUNTS,
         batch_tokens=COUNTS,
     ),
-    maps=st.lists(MAPS, unique=True, max_size=3).map(tuple),
+    maps=st.lists(MAPS, unique_by=lambda m: replace(m, when_grown="fit"), max_size=3).map(tuple),
     measures=st.none() | st.builds(MeasureSpec, COUNTS, SEEDS),
     workers=st.builds(WorkerSpec, COUNTS, WORKER_COUNTS, WORKER_COUNTS),
     budget_bytes=st.integers(1, 2**63 - 1),
@@ -92,7 +99,7 @@ def dump(config: RunConfig) -> dict[str, Any]:
         name: "all" if kept is None else list(kept)
         for name, kept in (("layers", capture.layers), ("heads", capture.heads))
     }
-    umap_only = ("n_neighbors", "min_dist", "n_epochs")
+    owners = dict.fromkeys(("n_neighbors", "min_dist", "n_epochs"), "umap") | {"perplexity": "tsne"}
     return {
         "atlas": config.atlas,
         "corpus": {
@@ -104,7 +111,7 @@ def dump(config: RunConfig) -> dict[str, Any]:
         "model": dict(vars(config.model)),
         "capture": vars(capture) | {"sample": sample} | indices,
         "maps": [
-            {k: v for k, v in vars(m).items() if m.method == "umap" or k not in umap_only}
+            {k: v for k, v in vars(m).items() if owners.get(k, m.method) == m.method}
             for m in config.maps
         ],
         "measures": config.measures is not None and dict(vars(config.measures)),

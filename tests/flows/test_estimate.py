@@ -80,6 +80,17 @@ def test_missing_maps_are_noted(tmp_path: Path, model: Path) -> None:
     ]
 
 
+def test_sequences_that_wait_for_their_maps_are_noted(tmp_path: Path, model: Path) -> None:
+    config = make_run(tmp_path, model, measures=False)
+    run_here(config)
+    write_lines(tmp_path / "corpus.txt", [*make_lines(40), *make_lines(10, seed=1)])
+    run_here(replace(config, maps=()))
+    assert estimate_run(config).notes == [
+        "nothing new to capture; 0 heads lack maps and 0 lack measures",
+        "captured sequences wait to be added to the maps of 8 heads",
+    ]
+
+
 def test_notes_say_what_is_unusual(tmp_path: Path, model: Path) -> None:
     config = make_run(
         tmp_path, model, capture={"max_length": 32, "sample": {"limit": 30}, "shard_rows": 10}

@@ -2,18 +2,19 @@ from dataclasses import replace
 from json import loads
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from flows import head_tasks
 from flows.config import RunConfig
-from flows.head_tasks import HeadTask, describe_failed_maps, map_head, measure_one
+from flows.head_tasks import HeadTask, describe_failed_maps, map_head
 from flows.work import find_work
 from pipeline.maps import make_maps
 from pipeline.settings import MapSpec, MeasureSpec
 from store.lake import MAPS, Lake, Unit
+from store.schema import TABLES
 from store.snapshot import Snapshot
+from store.state import read_state
 from tests.flows.tiny_run import make_run, run_here, save_model
 
 SPECS = (MapSpec("pca", 2, max_tokens=100), MapSpec("pca", 3, max_tokens=100))
@@ -44,7 +45,13 @@ def test_a_head_gets_its_maps_with_points_in_drawing_order(
         n_tokens,
         n_tokens,
     )
-    assert loads(two.row["parameters"])["settings"]["method"] == "pca"
+    record = loads(two.row["parameters"])
+    assert record["settings"]["method"] == "pca"
+    assert (record["max_tokens"], record["displaced"]) == (100, 0)
+    sample = task.job.sample
+    assert (record["sample"], record["capture"]) == (sample.digest, sample.capture)
+    assert read_state(config.atlas, two.row["map_id"], record["state"])
+    assert set(two.row) <= set(TABLES["maps"].schema.names)
     for made, dims in ((two, 2), (three, 3)):
         (file,) = made.files
         points = pq.read_table(f"{config.atlas}/points/{file.path}")
@@ -83,16 +90,6 @@ def test_a_head_that_cannot_be_read_has_all_its_maps_failed(tmp_path: Path, task
     snapshot = Snapshot.load(lake.uri)
     assert set(snapshot.newest_maps()["reason"].to_pylist()) == {"NotInAtlasError: gone"}
     assert task.place == "tiny, layer 1, head 1"
-
-
-def test_measures_are_numbers_of_this_head(config: RunConfig) -> None:
-    job = find_work(config).measures[5]
-    rows = measure_one(HeadTask(config.atlas, Snapshot.load(config.atlas).version, job))
-    assert {(row["model"], row["layer"], row["head"]) for row in rows} == {("tiny", 1, 1)}
-    values = {row["measure"]: row["value"] for row in rows}
-    assert {"entropy", "previous_token"} <= set(values)
-    assert all(value is None or np.isfinite(value) for value in values.values())
-    assert {row["n_sequences"] for row in rows} == {40}
 
 
 def test_map_files_are_committed_as_they_are(config: RunConfig, task: HeadTask) -> None:

@@ -31,6 +31,7 @@ def config(tmp_path: Path) -> RunConfig:
         ("layers", {"layers": (0,)}),
         ("heads", {"heads": (1, 2)}),
         ("special_tokens", {"special_tokens": False}),
+        ("part_of_speech", {"part_of_speech": "en_core_web_sm"}),
         ("sample_seed", {"sample": SampleSpec(seed=5)}),
         ("sample_fraction", {"sample": SampleSpec(fraction=0.5)}),
     ],

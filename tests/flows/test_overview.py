@@ -7,7 +7,8 @@ from rich.console import Console
 from flows.config import RunConfig
 from flows.overview import find_vanished_files, show_demo, show_status
 from store.atlas import Atlas
-from store.lake import SHARDS, Lake
+from store.lake import MAPS, SHARDS, Lake
+from store.snapshot import Snapshot
 from tests.flows.tiny_run import make_run, run_here, save_model
 
 WIDTH = 80
@@ -45,6 +46,34 @@ def test_status_counts_what_was_cut_and_what_waits(config: RunConfig) -> None:
     text = show(show_status, config.atlas)
     assert "1 given up" in text
     assert "shard 0123456789abcdef: ShapeError: [wide]" in text
+
+
+def test_status_shows_how_far_maps_can_be_trusted(config: RunConfig) -> None:
+    text = show(show_status, config.atlas)
+    for part in ("Maps of tiny", "pca 2-D", "spearman", "held-out", "recall 3", "worthiness"):
+        assert part in text
+    assert "new fit" not in text and "+" not in text
+    grow_badly(config)
+    text = show(show_status, config.atlas)
+    assert " + 100" in text
+    said = " ".join(text.split())
+    assert "pca maps in 2-D of tiny (joint translate): a new fit is due, as score_" in said
+    assert "--set maps.0.when_grown=fit" in said
+
+
+def grow_badly(config: RunConfig) -> None:
+    """Add a part to each map, whose fidelity is much worse."""
+    fits = Snapshot.load(config.atlas).newest_maps().to_pylist()
+    worse = {"part": 1, "score_spearman": 0.9, "n_queries": 50, "n_keys": 50}
+    Lake(config.atlas).commit_rows(MAPS, [row | worse for row in fits])
+
+
+def test_attention_maps_are_shown_first(config: RunConfig) -> None:
+    fits = Snapshot.load(config.atlas).newest_maps().to_pylist()
+    other = {"map_id": "f00d", "method": "attention", "dims": 3, "n_queries": 10_000}
+    Lake(config.atlas).commit_rows(MAPS, [fits[0] | other])
+    text = show(show_status, config.atlas)
+    assert 0 < text.index("attention 3-D") < text.index("pca 2-D")
 
 
 def test_status_names_files_that_are_gone(config: RunConfig, tmp_path: Path) -> None:

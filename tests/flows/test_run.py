@@ -15,7 +15,7 @@ from flows.environment import (
 )
 from flows.run import check_writable, run
 from store.errors import ConfigError, StageError
-from store.lake import Lake
+from store.lake import MAPS, Lake
 from store.snapshot import Snapshot
 from tests.flows.tiny_run import make_run, run_here, save_model
 
@@ -35,6 +35,18 @@ def test_nothing_to_do_is_none_and_gone_files_are_noted(tmp_path: Path) -> None:
         with pytest.raises(InterruptedError):
             run(moved, console)
     assert "1 captured file(s) are no longer among the sources" in file.getvalue()
+
+
+def test_maps_that_need_a_new_fit_are_named_when_nothing_is_to_do(tmp_path: Path) -> None:
+    config = make_run(tmp_path, save_model(tmp_path / "model"), measures=False)
+    run_here(config)
+    fits = Snapshot.load(config.atlas).newest_maps().to_pylist()
+    Lake(config.atlas).commit_rows(
+        MAPS, [row | {"part": 1, "trustworthiness": 0.1} for row in fits]
+    )
+    file = io.StringIO()
+    assert run(config, Console(file=file, width=200)) is None
+    assert "a new fit is due, as trustworthiness is 0.10" in file.getvalue()
 
 
 def stop(_: str) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from flows.config import RunConfig, load_config
-from flows.head_tasks import HeadTask, map_head, measure_one
+from flows.head_tasks import HeadTask, map_head
+from flows.measure_tasks import InductionTask, measure_induction, measure_one
 from flows.planning import commit_plan, make_plan
 from flows.stages import group_shards, shard_units
 from flows.work import Work, find_work, newest_files
@@ -119,6 +120,8 @@ def run_here(config: RunConfig, strict: bool = False) -> None:
     rows = [
         row for job in work.measures for row in measure_one(HeadTask(config.atlas, version, job))
     ]
+    if work.induction is not None:
+        rows += measure_induction(InductionTask(config, work.modality, work.induction))
     lake.append(
         "measures",
         lambda handle: [row | {"generation": next_version(handle, "measures")} for row in rows],

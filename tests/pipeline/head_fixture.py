@@ -47,4 +47,6 @@ def make_tokens(at: Positions, seed: int = 0) -> TokenFacts:
     random = np.random.default_rng(seed)
     n = len(at.position)
     vocab_id: Ints = random.integers(-1, 4, size=n).astype(np.int64)
-    return TokenFacts(at.sequence_id, at.position, vocab_id, at.is_special, random.random(n) < 0.3)
+    is_punctuation = random.random(n) < 0.3
+    tags = random.choice(np.array(["", "NOUN", "VERB"], dtype=np.object_), n)
+    return TokenFacts(at.sequence_id, at.position, vocab_id, at.is_special, is_punctuation, tags)

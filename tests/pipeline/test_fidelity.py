@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -8,13 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from sklearn.manifold import trustworthiness
 
-from pipeline.fidelity import Fidelity, measure_fidelity, spearman_in_reach
+from pipeline import fidelity as module
+from pipeline.fidelity import Evaluation, Fidelity, spearman_in_reach
 from pipeline.padding import make_batches
 from store.attention import HeadFacts, reach, score
 from store.errors import ShapeError
-from store.vectors import HeadVectors, Positions
-from tests.pipeline.head_fixture import FIRST_ID, make_head, make_positions
+from store.vectors import Floats, HeadVectors, Positions
+from tests.pipeline.head_fixture import FIRST_ID, make_head
 
 LENGTHS = [9, 4, 5, 13, 1, 9, 7]
 FACTS = [
@@ -28,6 +30,18 @@ FACTS = [
 def _place(head: HeadVectors, dims: int = 2) -> NDArray[np.float32]:
     n = len(head.queries) + len(head.keys)
     return np.random.default_rng(7).normal(size=(n, dims)).astype(np.float32)
+
+
+def _translate(head: HeadVectors) -> Floats:
+    """The head in the `translate` space: both centroids meet."""
+    shift = head.queries.mean(axis=0) - head.keys.mean(axis=0)
+    return np.concatenate([head.queries, head.keys + shift])
+
+
+def _measure(
+    head: HeadVectors, coordinates: NDArray[np.floating], max_points: int = 5000
+) -> Fidelity:
+    return Evaluation(head, _translate(head), max_points).measure(coordinates)
 
 
 def _compare_plainly(
@@ -81,7 +95,7 @@ def _values(fidelity: Fidelity) -> list[object]:
 def test_fidelity_equals_scipy_query_by_query(facts: HeadFacts, key_lengths: list[int]) -> None:
     head = make_head(LENGTHS, facts, key_lengths)
     coordinates = _place(head)
-    fidelity = measure_fidelity(head, coordinates)
+    fidelity = _measure(head, coordinates)
     every, content = (_compare_plainly(head, coordinates, only) for only in (False, True))
     assert _values(fidelity) == [*_summarise(*every), *_summarise(*content)]
     assert fidelity.n_evaluated == len(every[0])
@@ -93,7 +107,7 @@ def test_ties_have_average_ranks_and_go_to_the_lower_position() -> None:
     whole = replace(head, queries=np.round(head.queries / 2), keys=np.round(head.keys / 2))
     coordinates = np.round(_place(head))
     every, content = (_compare_plainly(whole, coordinates, only) for only in (False, True))
-    fidelity = measure_fidelity(whole, coordinates)
+    fidelity = _measure(whole, coordinates)
     assert _values(fidelity) == [*_summarise(*every), *_summarise(*content)]
 
 
@@ -111,7 +125,7 @@ def _line(key_places: list[float], scores: list[float], special: list[bool]) -> 
         keys=np.array(scores, dtype=np.float32)[:, None],
         key_at=Positions(ids, position, np.array(special)),
     )
-    return measure_fidelity(head, np.array([0.0, *key_places], dtype=np.float32)[:, None])
+    return _measure(head, np.array([0.0, *key_places], dtype=np.float32)[:, None])
 
 
 def test_a_perfect_map_has_minus_one_and_full_recall() -> None:
@@ -134,7 +148,7 @@ def test_special_tokens_count_only_in_the_first_pair() -> None:
 
 def test_queries_with_fewer_than_five_keys_are_left_out() -> None:
     assert _line([1, 2, 3, 4], [4, 3, 2, 1], [False] * 4) == Fidelity(
-        None, None, None, None, n_evaluated=0, n_undefined=0
+        None, None, None, None, 0, 0, trustworthiness=None, continuity=None
     )
 
 
@@ -162,44 +176,116 @@ def test_spearman_of_any_ties_equals_scipy(rows: list[tuple[int, int, bool]]) ->
         assert float(rho) == pytest.approx(float(spearmanr(first, second).statistic))
 
 
+def _keep_sequences(head: HeadVectors, ids: list[int]) -> tuple[HeadVectors, NDArray[np.bool_]]:
+    """Some sequences of a head, and which of its points they are."""
+    chosen = [np.isin(at.sequence_id, ids) for at in (head.query_at, head.key_at)]
+    query_at, key_at = (
+        Positions(at.sequence_id[part], at.position[part], at.is_special[part])
+        for at, part in zip((head.query_at, head.key_at), chosen, strict=True)
+    )
+    queries, keys = head.queries[chosen[0]], head.keys[chosen[1]]
+    smaller = replace(head, queries=queries, keys=keys, query_at=query_at, key_at=key_at)
+    return smaller, np.concatenate(chosen)
+
+
 def test_evaluation_takes_whole_sequences_in_hash_order() -> None:
     head = make_head([10] * 8)
     coordinates = _place(head)
     ids = sorted(
         range(FIRST_ID, FIRST_ID + 8), key=lambda i: xxhash.xxh64_intdigest(i.to_bytes(8, "little"))
     )
-    chosen = np.isin(head.query_at.sequence_id, ids[:3])
-    at = make_positions([10] * 8)
-    part = Positions(at.sequence_id[chosen], at.position[chosen], at.is_special[chosen])
-    smaller = replace(
-        head,
-        queries=head.queries[chosen],
-        keys=head.keys[chosen],
-        query_at=part,
-        key_at=part,
-    )
-    places = coordinates[np.concatenate([chosen, chosen])]
-    expected = measure_fidelity(smaller, places)
+    smaller, chosen = _keep_sequences(head, ids[:3])
+    translated = _translate(head)[chosen]
+    expected = Evaluation(smaller, translated).measure(coordinates[chosen])
     assert expected.n_evaluated == 30
     for max_points in (60, 79):
-        assert measure_fidelity(head, coordinates, max_points) == expected
-    assert measure_fidelity(head, coordinates, max_points=5).n_evaluated == 10
+        assert _measure(head, coordinates, max_points) == expected
+    assert _measure(head, coordinates, max_points=5).n_evaluated == 10
+
+
+@pytest.mark.parametrize("key_lengths", [None, [6, 0, 8, 7, 5, 2, 11]])
+def test_trustworthiness_and_continuity_are_those_of_the_translate_space(
+    key_lengths: list[int] | None,
+) -> None:
+    head = make_head(LENGTHS, HeadFacts(0.4, "causal"), key_lengths)
+    coordinates, translated = _place(head), _translate(head)
+    fidelity = _measure(head, coordinates)
+    first, second = translated.astype(np.float64), coordinates.astype(np.float64)
+    assert [fidelity.trustworthiness, fidelity.continuity] == [
+        pytest.approx(trustworthiness(first, second, n_neighbors=15)),
+        pytest.approx(trustworthiness(second, first, n_neighbors=15)),
+    ]
+
+
+@pytest.mark.parametrize("facts", FACTS)
+def test_further_maps_are_measured_like_the_first(
+    facts: HeadFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = make_head(LENGTHS, facts, [6, 0, 8, 7, 5, 2, 11])
+    maps = [_place(head), _place(head, 3), _translate(head), _place(head)]
+    expected = [_measure(head, each) for each in maps]
+    kept, not_kept = Evaluation(head, _translate(head)), Evaluation(head, _translate(head))
+    assert [kept.measure(each) for each in maps] == expected
+    monkeypatch.setattr(module, "_KEPT_PAIRS", 0)
+    assert [not_kept.measure(each) for each in maps] == expected
+    assert "_kept_batches" in vars(kept) and "_kept_batches" not in vars(not_kept)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    angle=st.floats(0, 7),
+    size=st.floats(0.01, 100),
+    mirror=st.booleans(),
+)
+def test_turning_scaling_and_mirroring_a_map_change_nothing(
+    seed: int, angle: float, size: float, mirror: bool
+) -> None:
+    head = make_head(LENGTHS, FACTS[3], seed=seed)
+    places = _place(head).astype(np.float64)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = size * places @ turn * [-1 if mirror else 1, 1] + 1
+    expected = asdict(_measure(head, places))
+    assert asdict(_measure(head, moved)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_map_like_the_translate_space_keeps_all_neighbourhoods() -> None:
+    head = make_head(LENGTHS)
+    fidelity = _measure(head, 2 * _translate(head))
+    assert (fidelity.trustworthiness, fidelity.continuity) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 1], [5], [40], [3] * 20])
+@pytest.mark.parametrize("flat", [False, True])
+def test_nothing_is_nan_however_small_or_flat(lengths: list[int], flat: bool) -> None:
+    head = make_head(lengths)
+    coordinates = _place(head) * np.float32(not flat)
+    values = asdict(_measure(head, coordinates))
+    assert all(value is None or np.isfinite(value) for value in values.values())
+    assert (values["trustworthiness"] is None) == (sum(lengths) <= 15)
+    assert (values["score_spearman"] is None) == (flat or max(lengths) < 5)
 
 
 def test_coordinates_of_another_number_are_refused() -> None:
     head = make_head([6, 6])
     with pytest.raises(ShapeError, match="23 coordinates for 12 queries and 12 keys"):
-        measure_fidelity(head, np.zeros((23, 2), dtype=np.float32))
+        _measure(head, np.zeros((23, 2), dtype=np.float32))
+
+
+def test_a_joint_space_of_another_number_is_refused() -> None:
+    head = make_head([6, 6])
+    with pytest.raises(ShapeError, match="23 rows of the joint space for 12 queries and 12 keys"):
+        Evaluation(head, _translate(head)[:-1])
 
 
 def test_sequences_in_pieces_are_refused() -> None:
     head = make_head([6, 6])
     shifted = replace(head.query_at, position=head.query_at.position + 1)
     with pytest.raises(ShapeError, match="query rows must be whole sequences"):
-        measure_fidelity(replace(head, query_at=shifted), _place(head))
+        _measure(replace(head, query_at=shifted), _place(head))
     short = replace(head, keys=head.keys[:-1])
     with pytest.raises(ShapeError, match="11 key vectors have 12 positions"):
-        measure_fidelity(short, _place(short))
+        _measure(short, _place(short))
 
 
 @pytest.mark.parametrize("max_elements", [1, 20, 100, 10_000])

@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import method_umap
-from pipeline.maps import HeadMap, make_maps, order_drawing, orient, prime_umap
+from pipeline.distortion import measure_distortion
+from pipeline.fidelity import Evaluation
+from pipeline.joint import JointSpace, make_joint
+from pipeline.maps import (
+    HeadMap,
+    extend_map,
+    find_frame,
+    make_maps,
+    order_drawing,
+    orient,
+    prime_umap,
+)
 from pipeline.method_pca import project_pca
 from pipeline.neighbours import Points
-from pipeline.settings import MapSpec, Method
+from pipeline.settings import Joint, MapSpec, MethodName
 from store.attention import HeadFacts
 from store.errors import ShapeError
 from store.vectors import Floats, HeadVectors
@@ -18,7 +28,10 @@ from tests.pipeline.head_fixture import make_head
 
 UMAP = MapSpec(method="umap", n_epochs=30)
 PCA = MapSpec(method="pca")
-METHODS: list[Method] = ["pca", "umap"]
+METHODS: list[MethodName] = ["pca", "umap", "tsne"]
+ALL_METHODS: list[MethodName] = [*METHODS, "attention"]
+JOINTS: list[Joint] = ["translate", "attentionviz", "balance", "lift"]
+BACKENDS = {"pca": "numpy", "umap": "umap-learn 0.", "tsne": "openTSNE 1.", "attention": "torch 2."}
 
 
 def _maps(made: Iterable[HeadMap | Exception]) -> list[HeadMap]:
@@ -30,9 +43,9 @@ def _maps(made: Iterable[HeadMap | Exception]) -> list[HeadMap]:
     return result
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 @pytest.mark.parametrize("dims", [2, 3])
-def test_a_map_places_every_query_and_key(method: Method, dims: int) -> None:
+def test_a_map_places_every_query_and_key(method: MethodName, dims: int) -> None:
     head = make_head([12, 9, 15], key_lengths=[10, 9, 4])
     (made,) = _maps(make_maps(head, [MapSpec(method, dims, n_epochs=30)]))
     assert made.coordinates.shape == (36 + 23, dims)
@@ -40,10 +53,11 @@ def test_a_map_places_every_query_and_key(method: Method, dims: int) -> None:
     np.testing.assert_allclose(made.coordinates.mean(axis=0), 0, atol=1e-4)
     assert made.rank.dtype == np.int32
     assert sorted(made.rank.tolist()) == list(range(59))
-    assert made.backend.startswith("numpy" if method == "pca" else "umap-learn 0.")
+    assert made.backend.startswith(BACKENDS[method])
     assert made.seconds > 0
     assert made.fidelity.n_evaluated == 36 - 15
-    assert json.loads(json.dumps([made.joint, made.parameters])) == [made.joint, made.parameters]
+    written = json.dumps([made.joint, made.parameters], allow_nan=False)
+    assert json.dumps(json.loads(written)) == written
 
 
 def test_the_same_input_and_seed_give_the_same_bits() -> None:
@@ -61,62 +75,97 @@ def test_the_same_input_and_seed_give_the_same_bits() -> None:
 def test_maps_of_one_joint_space_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    def count(vectors: Floats, n_neighbors: int) -> Points:
+    def count(head: HeadVectors, space: JointSpace, n_neighbors: int) -> Points:
         made.append(n_neighbors)
-        return Points(vectors, n_neighbors)
+        return Points(head, space, n_neighbors)
 
     monkeypatch.setattr("pipeline.maps.Points", count)
     head = make_head([20, 20])
     alone = _maps(make_maps(head, [UMAP]))[0]
     wide = replace(UMAP, dims=3, n_neighbors=20)
     together = _maps(make_maps(head, [UMAP, wide, PCA]))
-    assert made == [15, 20]
+    _maps(make_maps(head, [UMAP, MapSpec("tsne", perplexity=10)]))
+    assert made == [15, 20, 31]
     np.testing.assert_array_equal(together[0].coordinates, alone.coordinates)
 
 
-def test_equal_vectors_have_one_position() -> None:
-    head = make_head([12, 12])
-    repeated = head.queries.copy()
-    repeated[12:18] = repeated[:6]
-    (made,) = _maps(make_maps(replace(head, queries=repeated), [UMAP]))
-    np.testing.assert_array_equal(made.coordinates[12:18], made.coordinates[:6])
-    assert made.parameters["n_distinct"] == 48 - 6
+def _equal_throughout(head: HeadVectors) -> HeadVectors:
+    return replace(head, queries=np.ones_like(head.queries), keys=np.ones_like(head.keys))
 
 
-@pytest.mark.parametrize("method", METHODS)
+def _with_one_key(head: HeadVectors) -> HeadVectors:
+    return replace(head, keys=np.repeat(head.keys[:1], len(head.keys), axis=0))
+
+
+def _on_a_line(head: HeadVectors) -> HeadVectors:
+    return replace(
+        head, queries=head.queries[:, :1].repeat(6, axis=1), keys=head.keys[:, :1].repeat(6, axis=1)
+    )
+
+
+ODD = {
+    "one token": make_head([1]),
+    "two tokens": make_head([2]),
+    "sequences of one token": make_head([1, 1, 1, 1]),
+    "three tokens": make_head([2, 1]),
+    "five tokens": make_head([5]),
+    "few for the perplexity": make_head([7, 6]),
+    "narrower than the map": make_head([10], d_head=2),
+    "one number wide": make_head([10], d_head=1),
+    "equal vectors": _equal_throughout(make_head([8])),
+    "one distinct key": _with_one_key(make_head([6, 5])),
+    "on a line": _on_a_line(make_head([12])),
+    "huge": replace(make_head([9]), queries=make_head([9]).queries * np.float32(1e15)),
+    "tiny": replace(make_head([9]), queries=make_head([9]).queries * np.float32(1e-15)),
+}
+
+
+@pytest.mark.parametrize("kind", list(ODD))
+@pytest.mark.parametrize("joint", JOINTS)
+def test_odd_heads_make_maps_that_take_further_points(kind: str, joint: Joint) -> None:
+    head = ODD[kind]
+    width = head.queries.shape[1]
+    further = [make_head([1], d_head=width, seed=5), make_head([9, 1], d_head=width, seed=6)]
+    specs = [MapSpec(method, dims, joint, n_epochs=30) for method in METHODS for dims in (2, 3)]
+    made = _maps(make_maps(head, specs, heldout=further[1]))
+    for spec, each in zip(specs, made, strict=True):
+        assert each.coordinates.shape == (2 * len(head.queries), spec.dims)
+        assert np.isfinite(each.coordinates).all()
+        assert each.heldout is not None
+        for new in (head, *further):
+            placed = extend_map(new, spec, each.joint, each.state)
+            assert placed.coordinates.shape == (2 * len(new.queries), spec.dims)
+            assert np.isfinite(placed.coordinates).all()
+
+
+@pytest.mark.parametrize("kind", list(ODD))
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_very_few_tokens_still_make_a_map(method: Method, dims: int, n: int) -> None:
-    spec = MapSpec(method, dims, n_epochs=30)
-    (made,) = _maps(make_maps(make_head([n]), [spec]))
-    assert made.coordinates.shape == (2 * n, dims)
-    assert np.isfinite(made.coordinates).all()
-    if method == "umap" and n == 5:
-        assert made.parameters["n_neighbors"] == 9
-    if method == "umap" and n < 3:
+def test_odd_heads_make_attention_maps_too(kind: str, dims: int) -> None:
+    head, spec = ODD[kind], MapSpec("attention", dims)
+    (made,) = _maps(make_maps(head, [spec]))
+    assert made.joint["method"] == "lift"
+    for new in (head, make_head([9, 1], d_head=head.queries.shape[1], seed=6)):
+        placed = extend_map(new, spec, made.joint, made.state)
+        assert placed.coordinates.shape == (2 * len(new.queries), dims)
+        assert np.isfinite(placed.coordinates).all()
+
+
+def test_too_few_points_are_placed_by_principal_components() -> None:
+    for spec in (UMAP, MapSpec("tsne")):
+        (made,) = _maps(make_maps(make_head([2]), [spec]))
         assert made.parameters["placed_by"] == "pca"
+        assert made.parameters["reason"] == "only 4 distinct points"
+        assert "placed_by" not in _maps(make_maps(make_head([3]), [spec]))[0].parameters
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_equal_vectors_throughout_lie_at_the_origin(method: Method) -> None:
-    head = make_head([8])
-    head = replace(head, queries=np.ones_like(head.queries), keys=np.ones_like(head.keys))
-    (made,) = _maps(make_maps(head, [MapSpec(method)]))
+def test_equal_vectors_throughout_lie_at_the_origin(method: MethodName) -> None:
+    (made,) = _maps(make_maps(ODD["equal vectors"], [MapSpec(method, stability=True)]))
     np.testing.assert_array_equal(made.coordinates, 0)
     assert made.fidelity.score_spearman is None
     assert made.fidelity.n_undefined == 8
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_vectors_on_a_line_or_narrower_than_the_map_are_placed(method: Method) -> None:
-    head = make_head([10], d_head=2)
-    (made,) = _maps(make_maps(head, [MapSpec(method, 3, n_epochs=30)]))
-    assert np.isfinite(made.coordinates).all()
-    line = replace(
-        head, queries=head.queries[:, :1].repeat(2, axis=1), keys=head.keys[:, :1].repeat(2, axis=1)
-    )
-    (made,) = _maps(make_maps(line, [MapSpec(method, n_epochs=30)]))
-    assert np.isfinite(made.coordinates).all()
+    assert made.seed_disparity is None
+    assert np.isnan(made.distortion).all()
 
 
 def test_a_failing_map_does_not_spoil_the_others() -> None:
@@ -135,29 +184,97 @@ def test_vectors_that_are_not_finite_give_a_clear_error() -> None:
     head = make_head([12])
     broken = head.queries.copy()
     broken[3, 0] = np.inf
-    (made,) = make_maps(replace(head, queries=broken), [PCA])
-    with pytest.raises(ShapeError, match="1 of 12 query vectors hold NaN or infinity"):
-        _maps([made])
+    for method in ALL_METHODS:
+        for joint in JOINTS if method in METHODS else JOINTS[:1]:
+            spec = MapSpec(method, joint=joint, n_epochs=30)
+            (made,) = make_maps(replace(head, queries=broken), [spec])
+            with pytest.raises(ShapeError, match="1 of 12 query vectors hold NaN or infinity"):
+                _maps([made])
+            (made,) = make_maps(head, [spec], heldout=replace(head, queries=broken))
+            with pytest.raises(ShapeError, match="1 of 12 query vectors hold NaN or infinity"):
+                _maps([made])
+            (made,) = _maps(make_maps(head, [spec]))
+            with pytest.raises(ShapeError, match="1 of 12 query vectors hold NaN or infinity"):
+                extend_map(replace(head, queries=broken), spec, made.joint, made.state)
+
+
+def test_further_vectors_must_be_some_and_fit() -> None:
+    (made,) = _maps(make_maps(make_head([12]), [PCA]))
+    with pytest.raises(ShapeError, match="no further points"):
+        extend_map(make_head([]), PCA, made.joint, made.state)
+    with pytest.raises(ShapeError, match="width 6"):
+        extend_map(make_head([4], d_head=5), PCA, made.joint, made.state)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("joint", JOINTS)
+def test_sequences_of_the_map_come_back_to_their_places(
+    method: MethodName, dims: int, joint: Joint
+) -> None:
+    head = make_head([20, 17, 12])
+    spec = MapSpec(method, dims, joint, n_epochs=30)
+    (made,) = _maps(make_maps(head, [spec]))
+    before = {name: values.copy() for name, values in made.state.items()}
+    again = extend_map(head, spec, made.joint, made.state)
+    np.testing.assert_allclose(again.coordinates, made.coordinates, atol=1e-5)
+    assert again.fidelity.score_spearman == pytest.approx(made.fidelity.score_spearman, abs=1e-3)
+    for name, values in before.items():
+        np.testing.assert_array_equal(made.state[name], values)
+    assert (again.state, again.heldout, again.seed_disparity) == ({}, None, None)
+    assert again.backend.startswith(BACKENDS[method])
+    assert sorted(again.rank.tolist()) == list(range(98))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_heldout_sequences_are_judged_where_extend_map_puts_them(method: MethodName) -> None:
+    head, heldout = make_head([20, 17, 12]), make_head([14, 9], seed=1)
+    spec = MapSpec(method, joint="balance", n_epochs=30)
+    (made,) = _maps(make_maps(head, [spec], heldout))
+    extended = extend_map(heldout, spec, made.joint, made.state)
+    assert made.heldout == extended.fidelity
+    shift = make_joint(head, "translate").keys[0] - head.keys[0]
+    translated = np.concatenate([heldout.queries, heldout.keys + shift])
+    expected = Evaluation(heldout, translated).measure(extended.coordinates)
+    assert expected.score_spearman == extended.fidelity.score_spearman
+    (alone,) = _maps(make_maps(head, [spec]))
+    assert alone.heldout is None
+    np.testing.assert_array_equal(alone.coordinates, made.coordinates)
+
+
+def test_every_point_has_its_distortion() -> None:
+    head = make_head([20, 3])
+    (made,) = _maps(make_maps(head, [PCA]))
+    np.testing.assert_array_equal(made.distortion, measure_distortion(head, made.coordinates))
+    assert made.distortion.dtype == np.float32
+
+
+def test_lift_counts_further_keys_beyond_the_fitted_ones() -> None:
+    head = make_head([20])
+    far = replace(head, keys=head.keys * np.float32(50))
+    spec = MapSpec("pca", joint="lift")
+    (made,) = _maps(make_maps(head, [spec], heldout=far))
+    assert made.joint["heldout_n_beyond"] == 20
+    assert extend_map(far, spec, made.joint, made.state).joint["n_beyond"] == 20
+
+
+def test_stability_compares_two_seeds() -> None:
+    head = make_head([30, 30])
+    stable = [replace(spec, stability=True) for spec in (PCA, UMAP, MapSpec("tsne"))]
+    pca, umap, tsne = _maps(make_maps(head, stable))
+    assert pca.seed_disparity == pytest.approx(0, abs=1e-12)
+    for made in (umap, tsne):
+        assert made.seed_disparity is not None
+        assert 0 < made.seed_disparity <= 1
+    (plain,) = _maps(make_maps(head, [UMAP]))
+    assert plain.seed_disparity is None
+    np.testing.assert_array_equal(plain.coordinates, umap.coordinates)
 
 
 def test_a_bias_by_offset_is_named_as_left_out() -> None:
     biased = make_head([6], HeadFacts(1.0, offset_bias=(1.0, 0.0, 2.0)))
     assert _maps(make_maps(biased, [PCA]))[0].joint["left_out"] == ["offset_bias"]
     assert "left_out" not in _maps(make_maps(make_head([6]), [PCA]))[0].joint
-
-
-def test_pca_explains_variance_and_fixes_its_signs() -> None:
-    spread = np.diag([5.0, 3.0, 1.0, 0.1])
-    vectors = (np.random.default_rng(0).normal(size=(50, 4)) @ spread).astype(np.float32)
-    coordinates, explained = project_pca(vectors, 2)
-    _, values, axes = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
-    np.testing.assert_allclose(explained, (values**2 / (values**2).sum())[:2], rtol=1e-4)
-    plain = (vectors - vectors.mean(axis=0)) @ axes[:2].T
-    np.testing.assert_allclose(np.abs(coordinates), np.abs(plain), atol=1e-4)
-    np.testing.assert_allclose(project_pca(-vectors, 2)[0], -coordinates, atol=1e-4)
-    again = np.concatenate([vectors[25:], vectors[:25]])
-    expected = np.concatenate([coordinates[25:], coordinates[:25]])
-    np.testing.assert_allclose(project_pca(again, 2)[0], expected, atol=1e-4)
 
 
 def _turn(coordinates: Floats, angle: float) -> NDArray[np.float32]:
@@ -167,7 +284,8 @@ def _turn(coordinates: Floats, angle: float) -> NDArray[np.float32]:
 
 def test_a_turned_and_mirrored_map_is_drawn_the_same() -> None:
     frame = project_pca(np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32), 2)[0]
-    drawn = orient(_turn(frame, 1.0), frame)
+    turned = _turn(frame, 1.0)
+    drawn = orient(turned, find_frame(turned, frame))
     np.testing.assert_allclose(drawn, frame, atol=1e-5)
 
 
@@ -197,17 +315,17 @@ def test_a_prefix_is_nearer_to_the_density_of_all_than_a_random_sample() -> None
 
 def test_priming_compiles_the_path_of_real_maps() -> None:
     prime_umap()
-    from umap.umap_ import smooth_knn_dist
+    from umap.layouts import _nb_optimize_layout_euclidean_single_epoch
+    from umap.umap_ import compute_membership_strengths, smooth_knn_dist
 
-    compiled = len(smooth_knn_dist.signatures)
-    _maps(make_maps(make_head([30]), [UMAP, replace(UMAP, dims=3)]))
-    assert len(smooth_knn_dist.signatures) == compiled
-
-
-def test_many_points_leave_neighbours_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(method_umap, "EXACT_POINTS", 10)
-    (made,) = _maps(make_maps(make_head([20]), [UMAP]))
-    assert made.parameters["neighbours"] == "approximate"
+    functions = (
+        smooth_knn_dist,
+        compute_membership_strengths,
+        _nb_optimize_layout_euclidean_single_epoch,
+    )
+    compiled = [len(each.signatures) for each in functions]
+    _maps(make_maps(make_head([30]), [UMAP, replace(UMAP, dims=3)], make_head([9], seed=1)))
+    assert [len(each.signatures) for each in functions] == compiled
 
 
 def test_a_separable_head_keeps_its_groups_on_the_map() -> None:

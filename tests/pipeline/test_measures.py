@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from pipeline.measures import MEASURES, TokenFacts, measure_head, punctuation
+from pipeline.measures import MEASURES, TAG_MEASURES, TokenFacts, measure_head, punctuation
 from store.attention import HeadFacts, attention, reach, score
 from store.errors import ShapeError
 from store.vectors import Floats, HeadVectors
@@ -58,12 +58,21 @@ def _measure_query(
             [own >= 0 and j != i and bool(key_tokens.vocab_id[of_key[j]] == own) for j in at]
         ),
         "randomness": float(np.abs(weights - 1 / len(at)).sum() / 2),
+        **{
+            f"to_{tag.lower()}": total([_tag_of(key_tokens, of_key[j]) == tag for j in at])
+            for tag in ("NOUN", "VERB")
+        },
         "score_mean": float(logits.mean()),
         "score_spread": float(logits.std()),
         "score_spearman": float(spearmanr(distance, logits).statistic)
         if len(at) >= 5
         else math.nan,
     }
+
+
+def _tag_of(tokens: TokenFacts, row: int) -> str:
+    assert tokens.part_of_speech is not None
+    return str(tokens.part_of_speech[row])
 
 
 def _measure_plainly(head: HeadVectors, *tokens: TokenFacts) -> dict[str, float]:
@@ -97,6 +106,18 @@ def test_measures_equal_their_definitions(facts: HeadFacts, key_lengths: list[in
     measured = measure_head(head, *tokens)
     for name, expected in _measure_plainly(head, *tokens).items():
         assert measured[name] == pytest.approx(expected, abs=1e-6), name
+
+
+def test_parts_of_speech_are_measured_only_where_keys_have_them() -> None:
+    head = make_head(LENGTHS)
+    queries, keys = make_tokens(head.query_at, 1), make_tokens(head.key_at, 2)
+    tags = np.array(["X", ""] * 19, dtype=np.object_)
+    assert {"to_noun", "to_verb"} < set(measure_head(head, queries, keys))
+    some = measure_head(head, queries, replace(keys, part_of_speech=tags))
+    assert {name for name in some if name.startswith("to_")} == {"to_x"}
+    for none in (None, np.full(38, "", dtype=np.object_)):
+        untagged = measure_head(head, queries, replace(keys, part_of_speech=none))
+        assert set(untagged) == set(MEASURES) - {"induction"}
 
 
 def test_vector_measures_equal_their_definitions() -> None:
@@ -195,7 +216,8 @@ def test_words_numbers_and_marks_alone_are_no_punctuation(token: str | None) -> 
 def test_documentation_defines_the_same_measures() -> None:
     text = (Path(__file__).parents[2] / "docs" / "measures.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", text, flags=re.MULTILINE))
-    assert rows == MEASURES
+    assert rows == MEASURES | TAG_MEASURES
     details = set(re.findall(r"\*\*(\w+)\*\*", text))
     assert details >= set(MEASURES) - {"norm_ratio"}
-    assert set(_measure(make_head([6]))) == set(MEASURES)
+    measured = _measure(make_head([6])).keys() - TAG_MEASURES
+    assert measured == set(MEASURES) - {"induction"}

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from pipeline import neighbours
-from pipeline.neighbours import Points, find_neighbours, merge_duplicates
+from pipeline.joint import make_joint
+from pipeline.neighbours import Points, find_nearest, find_neighbours, merge_duplicates
 from store.vectors import Floats
+from tests.pipeline.head_fixture import make_head
 
 
 def _draw(n: int, offset: float = 0.0) -> Floats:
@@ -25,6 +27,22 @@ def test_neighbours_equal_a_plain_search(n_neighbors: int, monkeypatch: pytest.M
         np.testing.assert_allclose(distance[row], np.sort(plain)[:n_neighbors], rtol=1e-5)
 
 
+@pytest.mark.parametrize("n_neighbors", [1, 4, 60])
+def test_nearest_of_further_vectors_equal_a_plain_search(
+    n_neighbors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "_BLOCK_ELEMENTS", 30 * 7)
+    among, further = _draw(30, offset=100.0), _draw(23, offset=100.0)
+    index, distance = find_nearest(further, among, n_neighbors)
+    n_neighbors = min(n_neighbors, 30)
+    assert index.shape == distance.shape == (23, n_neighbors)
+    assert [index.dtype.name, distance.dtype.name] == ["int32", "float32"]
+    for row, vector in enumerate(further.astype(np.float64)):
+        plain = np.linalg.norm(among - vector, axis=1)
+        assert index[row].tolist() == np.argsort(plain)[:n_neighbors].tolist()
+        np.testing.assert_allclose(distance[row], np.sort(plain)[:n_neighbors], rtol=1e-4)
+
+
 def test_near_points_far_from_the_origin_keep_their_distances() -> None:
     vectors = _draw(30, offset=1000.0)
     _, distance = find_neighbours(vectors, 4)
@@ -40,7 +58,10 @@ def test_duplicates_merge_and_come_back() -> None:
 
 
 def test_maps_with_fewer_neighbours_share_the_search() -> None:
-    points = Points(_draw(20), n_neighbors=8)
+    head = make_head([10])
+    points = Points(head, make_joint(head, "translate"), n_neighbors=8)
+    assert points.head is head
+    np.testing.assert_array_equal(points.vectors[:10], head.queries)
     few, many = points.neighbours(3), points.neighbours(8)
     np.testing.assert_array_equal(few[0], many[0][:, :3])
     np.testing.assert_array_equal(few[1], many[1][:, :3])

