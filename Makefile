@@ -5,13 +5,19 @@ MODEL ?= minilm
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test check format bench constraints docs clean
+TEXT ?= ../shared/data/wikitext2-valid.txt
+MORE_TEXT ?= ../shared/data/wikitext2-test.txt
+
+.PHONY: help demo test check format bench bench-maps bench-scale pictures constraints docs clean
 
 help:
 	@echo "make demo                 build an atlas of MiniLM over Python's language reference"
 	@echo "make demo MODEL=smollm2   the same with SmolLM2-135M, a rotary grouped-query decoder"
 	@echo "make test                 ruff, mypy and all tests"
 	@echo "make bench                speed and size of capture, beside the bare model"
+	@echo "make bench-maps           maps of all heads over TEXT, beside AttentionViz's recipe"
+	@echo "make bench-scale          one head's map up to a million points, over TEXT and MORE_TEXT"
+	@echo "make pictures             the pictures of the documentation, from the demo's atlas"
 
 demo: .venv/.demo .venv/.weights-$(MODEL)
 	@$(BIN)/qkatlas demo --model $(MODEL)
@@ -28,6 +34,15 @@ format: .venv/.dev
 
 bench: .venv/.demo .venv/.weights-minilm
 	GOMP_SPINCOUNT=0 $(BIN)/python -m bench.extract
+
+bench-maps: .venv/.demo .venv/.weights-minilm
+	$(BIN)/python -m bench.maps --text $(TEXT)
+
+bench-scale: .venv/.demo .venv/.weights-minilm
+	$(BIN)/python -m bench.maps_scale measure $(TEXT) $(MORE_TEXT)
+
+pictures: .venv/.dev demo
+	$(BIN)/python -m bench.pictures
 
 # The pages that are made from code; tests hold them equal to it.
 docs: .venv/.dev

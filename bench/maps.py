@@ -11,9 +11,9 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,10 +35,25 @@ from store.vectors import Floats, HeadVectors, Ints
 
 OURS: tuple[MethodName, ...] = ("pca", "umap", "attention", "tsne")
 JOINTS: dict[MethodName, Joint] = {"attention": "lift"}
-COUNTED = ("pca", "umap", "attention")
+COUNTED: tuple[MethodName, ...] = ("pca", "umap", "attention")
 """Methods whose times are set against AttentionViz's six; t-SNE is told apart."""
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A head to measure."""
+
+    uri: str
+    layer: int
+    head: int
+    fitted: Ints
+    heldout: Ints
+    reference: bool
+    tsne: bool
+
+
 _open: list[Atlas] = []
 
 
@@ -48,6 +63,9 @@ def measure(
     heldout: Annotated[int, typer.Option(help="Sentences that are held out.")] = 40,
     heads: Annotated[int, typer.Option(help="Heads, evenly spread; 72 are all.")] = 72,
     reference: Annotated[bool, typer.Option(help="Rebuild AttentionViz's recipe too.")] = True,
+    tsne_every: Annotated[
+        int, typer.Option(help="t-SNE, ours and theirs, for every so many heads.")
+    ] = 6,
     processes: Annotated[int, typer.Option(help="Heads worked on at a time.")] = 2,
 ) -> None:
     """Measure the maps of MiniLM's heads."""
@@ -58,9 +76,10 @@ def measure(
         known = atlas.sequences("minilm")
         ids = known["sequence_id"].to_numpy()[hash_order(known, 0)]
         places = list_heads(atlas, "minilm")
+    chosen = [places[int(at)] for at in np.linspace(0, len(places) - 1, heads).round()]
     jobs = [
-        (uri, *places[int(at)], ids[:sequences], ids[sequences:], reference)
-        for at in np.linspace(0, len(places) - 1, heads).round()
+        Job(uri, *place, ids[:sequences], ids[sequences:], reference, at % tsne_every == 0)
+        for at, place in enumerate(chosen)
     ]
     rows = []
     with (
@@ -80,26 +99,27 @@ def warm_up() -> None:
     """Import and compile what the first map of a process would."""
     torch.set_num_threads(1)
     random = np.random.default_rng(0)
-    vectors = random.normal(size=(400, 32)).astype(np.float32)
+    vectors = random.normal(size=(4200, 8)).astype(np.float32)  # smaller ones go another way
     for name, dims in RECIPE:
         place_by_recipe(name, dims, vectors)
     prime_umap()
 
 
-def measure_head(job: tuple[str, int, int, Ints, Ints, bool]) -> list[Row]:
+def measure_head(job: Job) -> list[Row]:
     """Everything of one head, a row a map."""
-    uri, layer, head, fitted_ids, heldout_ids, reference = job
     if not _open:
-        _open.append(Atlas(uri))
+        _open.append(Atlas(job.uri))
     fitted, heldout = (
-        _open[0].read_head("minilm", layer, head, ids.tolist()) for ids in (fitted_ids, heldout_ids)
+        _open[0].read_head("minilm", job.layer, job.head, ids.tolist())
+        for ids in (job.fitted, job.heldout)
     )
     judges = judge_of(fitted, fitted), judge_of(heldout, fitted)
-    rows = list(measure_ours(fitted, heldout, judges))
-    if reference:
-        rows += measure_recipe(fitted, judges[0])
+    methods = OURS if job.tsne else COUNTED
+    rows = list(measure_ours(methods, fitted, heldout, judges))
+    if job.reference:
+        rows += measure_recipe(RECIPE if job.tsne else RECIPE[2:], fitted, judges[0])
     rows += measure_ceiling(fitted, judges[0])
-    return [{"layer": layer, "head": head, **row} for row in rows]
+    return [{"layer": job.layer, "head": job.head, **row} for row in rows]
 
 
 def judge_of(head: HeadVectors, fitted: HeadVectors) -> Evaluation:
@@ -109,17 +129,21 @@ def judge_of(head: HeadVectors, fitted: HeadVectors) -> Evaluation:
 
 
 def measure_ours(
-    fitted: HeadVectors, heldout: HeadVectors, judges: tuple[Evaluation, Evaluation]
+    methods: Sequence[MethodName],
+    fitted: HeadVectors,
+    heldout: HeadVectors,
+    judges: tuple[Evaluation, Evaluation],
 ) -> Iterator[Row]:
     """Our methods; joint spaces and neighbours are shared and paid for by the first that asks."""
     points: dict[Joint, Points] = {}
-    for method in OURS:
+    for method in methods:
         for dims in (2, 3):
             joint: Joint = JOINTS.get(method, "translate")
             spec = MapSpec(method=method, dims=dims, joint=joint)
             start = time.perf_counter()
             if joint not in points:
-                points[joint] = Points(fitted, make_joint(fitted, joint), 91)
+                wanted = 91 if "tsne" in methods else 15  # three times the perplexity
+                points[joint] = Points(fitted, make_joint(fitted, joint), wanted)
             made = METHODS[method].fit(points[joint], spec)
             seconds = time.perf_counter() - start
             space = apply_joint(heldout.queries, heldout.keys, make_joint(fitted, joint).constants)
@@ -152,11 +176,13 @@ def place_by_recipe(name: str, dims: int, vectors: Floats) -> Floats:
     return placed
 
 
-def measure_recipe(fitted: HeadVectors, judge: Evaluation) -> Iterator[Row]:
+def measure_recipe(
+    recipe: Sequence[tuple[str, int]], fitted: HeadVectors, judge: Evaluation
+) -> Iterator[Row]:
     """AttentionViz's recipe: its scale and translation, then its six projections."""
     space = make_joint(fitted, "attentionviz")
     vectors = np.concatenate([space.queries, space.keys])
-    for name, dims in RECIPE:
+    for name, dims in recipe:
         start = time.perf_counter()
         coordinates = place_by_recipe(name, dims, vectors)
         seconds = time.perf_counter() - start
@@ -213,9 +239,10 @@ def compare(rows: list[Row]) -> Row:
     theirs = [row for row in rows if row["map"].startswith("attentionviz")]
     if not theirs:
         return {}
-    heads = len({(row["layer"], row["head"]) for row in rows})
-    ours_seconds = sum(row["seconds"] for row in rows if row["map"] in COUNTED) / heads
-    their_seconds = sum(row["seconds"] for row in theirs) / heads
+    ours_seconds, their_seconds = (
+        sum(mean(select(rows, name, dims), "seconds") for name in names for dims in (2, 3))
+        for names in (COUNTED, dict.fromkeys(row["map"] for row in theirs))
+    )
     result: Row = {
         "seconds_a_head": [round(ours_seconds, 2), round(their_seconds, 2)],
         "times_faster": round(their_seconds / ours_seconds, 2),

@@ -296,7 +296,9 @@ class Run(Section):
     """What reads it."""
     capture: Capture = Field(default_factory=Capture)
     """What is kept of a forward pass."""
-    maps: list[Map] = Field(default=[{"method": "umap"}], validate_default=True)
+    maps: list[Map] = Field(
+        default=[{"method": "attention"}, {"method": "umap"}], validate_default=True
+    )
     """Maps to make of every head; `[]` means none."""
     measures: Annotated[
         Annotated[bool, Tag("scalar")] | Annotated[Measures, Tag("mapping")],

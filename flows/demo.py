@@ -25,8 +25,9 @@ _MODELS = {
 capture:
   max_length: 256
 maps:
+  - {method: attention, dims: [2, 3], max_tokens: 1000}
   - {method: umap, dims: 2, max_tokens: 1000, n_epochs: 200}
-  - {method: pca, dims: [2, 3], max_tokens: 1000}
+  - {method: pca, dims: 2, max_tokens: 1000}
 measures: {sequences: 500}
 """,
     ),
@@ -38,8 +39,9 @@ capture:
   max_length: 128
   sample: {limit: 200}
 maps:
+  - {method: attention, dims: 2, max_tokens: 500}
   - {method: umap, dims: 2, max_tokens: 500, n_epochs: 200}
-  - {method: pca, dims: [2, 3], max_tokens: 500}
+  - {method: pca, dims: 2, max_tokens: 500}
 measures: {sequences: 100}
 """,
     ),
@@ -57,11 +59,12 @@ ORDER BY previous_token DESC LIMIT 5""",
     (
         "How far can the maps be trusted? (ideal are -1 and 1)",
         """
-SELECT method, dims, count(*) AS maps,
-       round(avg(score_spearman), 3) AS score_spearman,
-       round(avg(top_key_recall_3), 3) AS top_key_recall_3
+SELECT method, dims, round(avg(score_spearman), 3) AS spearman,
+       round(avg(heldout_score_spearman), 3) AS heldout,
+       round(avg(top_key_recall_3), 3) AS top_key,
+       round(avg(trustworthiness), 3) AS trustworthiness
 FROM current_maps WHERE model = '{model}'
-GROUP BY ALL ORDER BY score_spearman""",
+GROUP BY ALL ORDER BY spearman""",
     ),
     (
         "Which keys does a “class” query like best, in layer {layer}, head {head}?",

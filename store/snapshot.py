@@ -178,7 +178,10 @@ def _check_columns(table: DeltaTable, name: str, where: str) -> None:
     found = pa.schema(table.schema().to_arrow())
     for column in expected.schema:
         if column.name not in found.names:
-            raise AtlasFormatError(f"{where} has no column {column.name} ({column.type})")
+            raise AtlasFormatError(
+                f"{where} has no column {column.name} ({column.type}); the atlas is of another "
+                "version of QK Atlas: build it anew in another folder"
+            )
         kind = found.field(column.name).type
         if kind != column.type:
             raise AtlasFormatError(
