@@ -1,8 +1,8 @@
 """Time and memory of one head's map as it grows to a million points.
 
 Run with `make bench-scale`. One head of MiniLM over all sentences of the texts; each map is made
-in a process of its own, with all that a map is stored with (fidelity, distortion, drawing order),
-so that its peak memory is its own. The last line is JSON.
+in a process of its own, with fidelity, distortion and drawing order but no held-out sequences, so
+that its peak memory is its own. The last line is JSON.
 """
 
 import itertools
@@ -21,7 +21,7 @@ import typer
 from bench.atlases import make_atlas
 from flows.environment import prepare_environment
 from flows.samples import hash_order
-from pipeline.maps import make_maps
+from pipeline.maps import make_maps, prime_umap
 from pipeline.settings import Joint, MapSpec, MethodName
 from store.atlas import Atlas
 
@@ -75,6 +75,8 @@ def one(uri: str, method: str, points: int, dims: int) -> None:
         count = int(np.searchsorted(total, points // 2, side="right"))
         ids = known["sequence_id"].to_numpy()[order[:count]].tolist()
         head = atlas.read_head("minilm", LAYER, HEAD, ids)
+    torch.set_num_threads(1)
+    prime_umap()
     before = peak_memory_mb()
     joint: Joint = "lift" if method == "attention" else "translate"
     spec = MapSpec(method=cast(MethodName, method), dims=dims, joint=joint)

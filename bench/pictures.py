@@ -60,8 +60,8 @@ def draw(
 
 def read_mapped(atlas: Atlas, layer: int, head: int) -> HeadVectors:
     """The vectors of a head over the sequences that its maps hold."""
-    query = "SELECT DISTINCT sequence_id FROM points WHERE layer = ? AND head = ?"
-    ids = atlas.sql(query, [layer, head])["sequence_id"].to_pylist()
+    query = "SELECT DISTINCT sequence_id FROM points WHERE model = ? AND layer = ? AND head = ?"
+    ids = atlas.sql(query, ["minilm", layer, head])["sequence_id"].to_pylist()
     return atlas.read_head("minilm", layer, head, ids)
 
 

@@ -25,7 +25,10 @@ Row = dict[str, Any]
 MUCH_WORSE = 0.1
 """Difference of a fidelity figure from which on parts are clearly worse placed than the fit."""
 
-_FREE = ("max_tokens", "when_grown")
+MIN_ADDED = 200
+"""Points of a part from which on its figures say something."""
+
+_FREE = ("max_tokens", "when_grown", "stability")
 
 _IDEALS = {"score_spearman": -1, "top_key_recall_3": 1, "trustworthiness": 1}
 """The figures that are watched, with the sign of their ideal."""
@@ -84,6 +87,10 @@ class GrownMap:
         """Whether the ledger says that it covers this sample and nothing else."""
         newest = loads(self.rows[-1]["parameters"])
         return bool(newest["sample"] == sample.digest and not newest["displaced"])
+
+    def has_what(self, spec: MapSpec) -> bool:
+        """Whether it was fitted twice, where that is asked for."""
+        return bool(not spec.stability or self.recorded["stability"])
 
     def is_like(self, spec: MapSpec, capture: str) -> bool:
         """Whether a map of the series was asked for in this size, of this capture of the model."""
@@ -216,11 +223,20 @@ def _find_reason(maps: Sequence[GrownMap]) -> str | None:
         if pairs:
             fitted, added = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
             if ideal * (fitted - added) > MUCH_WORSE:
-                return f"{name} is {added:.2f} over the points added last and {fitted:.2f} before"
+                return (
+                    f"{name} is {added:.2f} over the points that were added and {fitted:.2f} before"
+                )
     return None
 
 
 def _compare(made: GrownMap, name: str) -> tuple[Any, Any]:
-    """A figure of a map as held-out sequences gave it, else as the fit did, and its last part's."""
+    """A figure of a map as held-out sequences gave it, else as the fit did, and of its parts.
+
+    The latter is the mean over parts that are large enough, by their points; None without any.
+    """
     heldout = made.fit[f"heldout_{name}"]
-    return made.fit[name] if heldout is None else heldout, made.rows[-1][name]
+    parts = [(row[name], row["n_queries"] + row["n_keys"]) for row in made.rows[1:]]
+    parts = [(value, n) for value, n in parts if value is not None and n >= MIN_ADDED]
+    total = sum(n for _, n in parts)
+    added = sum(value * n for value, n in parts) / total if parts else None
+    return made.fit[name] if heldout is None else heldout, added

@@ -22,8 +22,8 @@ from store.vectors import HeadVectors, Ints
 
 Row = dict[str, Any]
 
-COMPILED = ("umap", "tsne")
-"""Methods whose libraries compile numba functions when they are first used."""
+COMPILED = ("umap",)
+"""Methods whose library compiles numba functions when it is first used."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,7 @@ def _record(task: HeadTask, index: int, made: HeadMap) -> Row:
         "settings": settings_of(spec),
         "max_tokens": spec.max_tokens,
         "capture": job.sample.capture,
+        "stability": spec.stability,
     }
     if job.growths:
         growth = job.growths[index]

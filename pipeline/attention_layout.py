@@ -15,7 +15,7 @@ as P; steps of Adam, Kingma & Ba, ICLR 2015, algorithm 1, kept for each point.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,13 +24,13 @@ from torch import Tensor
 from pipeline.attention import score, softmax_in_reach
 from pipeline.fidelity import MIN_REACH, average_ranks
 from pipeline.padding import Batch, make_batches
-from store.vectors import HeadVectors, Ints
+from store.vectors import HeadVectors, Ints, Positions
 
 _TILE_PAIRS = {"cpu": 2**15, "cuda": 2**22}
 """Query-key pairs of a tile, padding included: what a cache holds, what fills a GPU."""
 
 _STEP_TILES = 8
-"""Tiles whose sequences move in one step."""
+"""Tiles, by their pairs, whose sequences move in one step."""
 
 _KEPT_PAIRS = 2**28
 """Pairs whose targets are kept in memory, 9 bytes each; beyond, they are made for every visit."""
@@ -83,49 +83,62 @@ class Tiles:
     """The tiles of a head: kept where they fit into memory, else made anew for every visit."""
 
     def __init__(self, head: HeadVectors, sharpness: float, device: torch.device) -> None:
-        """Cut the head's sequences, and make the tiles that are kept."""
+        """Group the head's sequences, and make the tiles that are kept."""
         self._head, self._sharpness, self._device = head, sharpness, device
-        self._queries, self._keys = torch.from_numpy(head.queries), torch.from_numpy(head.keys)
+        self._vectors = tuple(torch.from_numpy(v).to(device) for v in (head.queries, head.keys))
         self._size = _TILE_PAIRS.get(device.type, _TILE_PAIRS["cpu"])
-        self._ids, n_queries = np.unique(head.query_at.sequence_id, return_counts=True)
-        n_keys = np.searchsorted(head.key_at.sequence_id, self._ids, side="right")
-        n_keys -= np.searchsorted(head.key_at.sequence_id, self._ids, side="left")
-        self._n_pairs = n_queries * n_keys
-        fits = self._n_pairs.sum() <= _KEPT_PAIRS
-        self._kept = list(self._make(None)) if fits else None
+        ids = np.unique(head.query_at.sequence_id)
+        self._rows = tuple(_find_rows(at, ids) for at in (head.query_at, head.key_at))
+        n_queries, n_keys = (count for _, count in self._rows)
+        self._groups = _group_sequences(n_queries, n_keys, self._size)
+        fits = sum(group.n_pairs for group in self._groups) <= _KEPT_PAIRS
+        self._kept = [self._make(group) for group in self._groups] if fits else None
 
     def visit(self, random: torch.Generator) -> Iterator[list[Tile]]:
-        """Yield every tile once, those of a step together, in random order."""
-        if self._kept is not None:
-            numbers = torch.randperm(len(self._kept), generator=random).tolist()
-            for start in range(0, len(numbers), _STEP_TILES):
-                yield [self._kept[at] for at in numbers[start : start + _STEP_TILES]]
-            return
-        order = torch.randperm(len(self._ids), generator=random).numpy()
-        step = np.cumsum(self._n_pairs[order]) // (self._size * _STEP_TILES)
-        for ids in np.split(self._ids[order], np.flatnonzero(np.diff(step)) + 1):
-            yield list(self._make(ids))
+        """Yield every tile once, in random order; those of a sequence are in the same step."""
+        step: list[Tile] = []
+        n_pairs = 0
+        for number in torch.randperm(len(self._groups), generator=random).tolist():
+            group = self._groups[number]
+            step += self._kept[number] if self._kept is not None else self._make(group)
+            n_pairs += group.n_pairs
+            if n_pairs >= _STEP_TILES * self._size:
+                yield step
+                step, n_pairs = [], 0
+        if step:
+            yield step
 
-    def _make(self, ids: Ints | None) -> Iterator[Tile]:
-        for batch in make_batches(self._head, ids, self._size):
-            yield self._make_tile(batch)
-
-    def _make_tile(self, batch: Batch) -> Tile:
-        scores = score(
-            self._queries[batch.query_row],
-            self._keys[batch.key_row],
-            self._head.facts,
-            batch.offset,
+    def _make(self, group: "_Group") -> list[Tile]:
+        """The tiles of some sequences: one, or several of a sequence that is too long for one."""
+        parts = [
+            np.concatenate([np.arange(first[at], first[at] + count[at]) for at in group.sequences])
+            for first, count in self._rows
+        ]
+        head = replace(
+            self._head,
+            queries=self._head.queries[parts[0]],
+            query_at=_take(self._head.query_at, parts[0]),
+            keys=self._head.keys[parts[1]],
+            key_at=_take(self._head.key_at, parts[1]),
         )
-        reach = batch.reach
+        rows = [torch.from_numpy(part) for part in parts]
+        return [self._make_tile(batch, *rows) for batch in make_batches(head, None, self._size)]
+
+    def _make_tile(self, batch: Batch, query_rows: Tensor, key_rows: Tensor) -> Tile:
+        """A tile of a batch whose rows count in those of some sequences only."""
+        query_row = query_rows[batch.query_row].to(self._device)
+        key_row = key_rows[batch.key_row].to(self._device)
+        reach, offset = batch.reach.to(self._device), batch.offset.to(self._device)
+        queries, keys = self._vectors
+        scores = score(queries[query_row], keys[key_row], self._head.facts, offset)
         n_reach = reach.sum(dim=-1, keepdim=True)
         ranks = (average_ranks(scores, reach) - (n_reach + 1) / 2).masked_fill(~reach, 0.0)
         norm = ranks.norm(dim=-1, keepdim=True)
         is_ranked = (n_reach >= MIN_REACH) & (norm > 0)
-        key_row = batch.key_row + len(self._queries)
-        rows = torch.cat([batch.query_row[reach.any(dim=2)], key_row[reach.any(dim=1)]])
-        parts = (
-            batch.query_row,
+        key_row = key_row + len(queries)
+        rows = torch.cat([query_row[reach.any(dim=2)], key_row[reach.any(dim=1)]])
+        return Tile(
+            query_row,
             key_row,
             reach,
             softmax_in_reach(scores * self._sharpness, reach),
@@ -133,7 +146,39 @@ class Tiles:
             n_reach.clamp(min=1).float(),
             torch.unique(rows),
         )
-        return Tile(*(part.to(self._device) for part in parts))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Sequences of like lengths that move together."""
+
+    sequences: Ints  # (n,), numbers of sequences in the order of their ids
+    n_pairs: int  # query-key pairs of their tiles, padding included
+
+
+def _group_sequences(n_queries: Ints, n_keys: Ints, size: int) -> list[_Group]:
+    """Sequences in the order of their lengths, as many as fit into a tile, at least one."""
+    groups: list[_Group] = []
+    chosen: list[int] = []
+    widest = (0, 0)
+    for at in np.lexsort((n_queries, n_keys)).tolist():
+        wider = max(widest[0], int(n_queries[at])), max(widest[1], int(n_keys[at]))
+        if chosen and (len(chosen) + 1) * wider[0] * wider[1] > size:
+            groups.append(_Group(np.sort(np.array(chosen)), len(chosen) * widest[0] * widest[1]))
+            chosen, wider = [], (int(n_queries[at]), int(n_keys[at]))
+        chosen.append(at)
+        widest = wider
+    return [*groups, _Group(np.sort(np.array(chosen)), len(chosen) * widest[0] * widest[1])]
+
+
+def _find_rows(at: Positions, ids: Ints) -> tuple[Ints, Ints]:
+    """First row and number of rows of each sequence, (n_sequences,) each."""
+    first = np.searchsorted(at.sequence_id, ids, side="left")
+    return first, np.searchsorted(at.sequence_id, ids, side="right") - first
+
+
+def _take(at: Positions, rows: Ints) -> Positions:
+    return Positions(at.sequence_id[rows], at.position[rows], at.is_special[rows])
 
 
 def tile_gradient(
@@ -226,16 +271,16 @@ class Layout:
         touched = [rows]
         for tile in step:
             self._add_tile(tile, objective)
-        drawn = draw(rows)
-        for query_row, key_row in drawn:
-            weight = objective.others_weight * len(rows) / 2 / len(drawn)
-            self._add_others(query_row, key_row, weight)
-            touched += [query_row, key_row]
         gradient, by_precision = self._gradient
         queries = rows[rows < len(by_precision)]
+        drawn = draw(rows)
+        for query_row, key_row in drawn:
+            weight = objective.others_weight * len(queries) / len(drawn)
+            self._add_others(query_row, key_row, weight)
+            touched += [query_row, key_row]
         self._adam[0].step(self.places, gradient, rows, size, visit)
         self._adam[1].step(self._log_precision, by_precision, queries, size, visit)
-        self._log_precision.clamp_(-_LIMIT, _LIMIT)
+        self._log_precision[queries] = self._log_precision[queries].clamp_(-_LIMIT, _LIMIT)
         gradient[torch.cat(touched)] = 0.0
         by_precision[queries] = 0.0
 

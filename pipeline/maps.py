@@ -183,17 +183,19 @@ def _make_map(shared: _Shared, spec: MapSpec) -> HeadMap:
     joint, points = shared.points(_joint(spec))
     fitted = METHODS[spec.method].fit(points, spec)
     if not np.isfinite(fitted.coordinates).all():
-        raise ShapeError(f"{fitted.backend} gave coordinates that are not finite; try another seed")
+        raise ShapeError(
+            f"{fitted.backend} gave coordinates that are not finite: vectors are too long"
+        )
     frame = find_frame(fitted.coordinates, project_pca(points.vectors, spec.dims)[0])
     coordinates = orient(fitted.coordinates, frame)
     state = fitted.state | frame
     fidelity = shared.evaluation.measure(coordinates)
-    heldout, beyond = _judge_heldout(shared, spec, joint, state)
+    heldout, remarks = _judge_heldout(shared, spec, joint, state)
     return HeadMap(
         coordinates=coordinates,
         rank=order_drawing(coordinates, spec.seed),
         distortion=measure_distortion(shared.head, coordinates),
-        joint=joint | {f"heldout_{name}": count for name, count in beyond.items()},
+        joint=joint | {f"heldout_{name}": said for name, said in remarks.items()},
         parameters=fitted.parameters,
         backend=fitted.backend,
         seconds=time.perf_counter() - start,
@@ -238,11 +240,15 @@ def _place(
 
 def _judge_heldout(
     shared: _Shared, spec: MapSpec, joint: Constants, state: State
-) -> tuple[Fidelity | None, dict[str, int]]:
+) -> tuple[Fidelity | None, dict[str, int | str]]:
+    """The figures of held-out sequences, and what is to be said of them."""
     if shared.heldout is None or shared.heldout_evaluation is None:
         return None, {}
-    coordinates, beyond = _place(shared.heldout, spec, joint, state)
-    return shared.heldout_evaluation.measure(coordinates), beyond
+    try:
+        coordinates, beyond = _place(shared.heldout, spec, joint, state)
+    except ShapeError as error:  # sequences that are not on the map must not cost it
+        return None, {"reason": str(error)}
+    return shared.heldout_evaluation.measure(coordinates), dict(beyond)
 
 
 def _compare_seeds(points: Points, spec: MapSpec, fitted: Fitted) -> float | None:

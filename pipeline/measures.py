@@ -128,8 +128,8 @@ def measure_head(
         key_tokens: a row for each key, in its order.
 
     Returns:
-        A value for every name in `MEASURES` but `induction`, and of `TAG_MEASURES` for every tag
-        that keys have; None where it is undefined.
+        A value for every name in `MEASURES` but `induction`, and in `TAG_MEASURES` where keys are
+        tagged; None where it is undefined, or no key has the tag.
 
     Raises:
         ShapeError: tokens and vectors do not belong together, or vectors are missing or not
@@ -152,7 +152,9 @@ def measure_head(
             rows.setdefault(name, []).append(value[batch.reach.any(dim=-1)])
     means = {name: _mean_of_defined(torch.cat(parts)) for name, parts in rows.items()}
     means |= _vector_values(*vectors)
-    return {name: means[name] for name in (*MEASURES, *tagged) if name in means}
+    # A tag that no longer occurs is None, or the value of an older sample would stay the newest.
+    means |= {name: means.get(name) for name in TAG_MEASURES if tagged}
+    return {name: means[name] for name in (*MEASURES, *TAG_MEASURES) if name in means}
 
 
 def _check_rows(kind: str, tokens: TokenFacts, at: Positions) -> None:

@@ -48,10 +48,13 @@ def fit_attention(points: Points, spec: MapSpec) -> Fitted:
     n_queries = len(head.queries)
     layout = Layout(start.to(device), vectors.to(device), n_queries, spec.seed)
 
+    all_queries, all_keys = torch.arange(len(vectors), device=device).tensor_split([n_queries])
+
     def draw(rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What moves against all; both ways, unless all moves."""
         queries, keys = rows[rows < n_queries], rows[rows >= n_queries]
-        n_drawn = OBJECTIVE.n_others
-        return [(_some(queries, n_drawn[0], layout.random), _some(keys, n_drawn[1], layout.random))]
+        pairs = [(queries, all_keys)] + [(all_queries, keys)] * (len(rows) < len(vectors))
+        return [_draw_some(*pair, layout.random) for pair in pairs]
 
     layout.improve(Tiles(head, OBJECTIVE.sharpness, device), OBJECTIVE, draw)
     coordinates = layout.places.cpu().numpy()
@@ -81,12 +84,10 @@ def transform_attention(state: State, points: Points, spec: MapSpec) -> Floats:
     old_queries, old_keys = landmarks.tensor_split([int(state["n_landmark_queries"])])
 
     def draw(rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What moves against the landmarks, both ways."""
         queries, keys = rows[rows < n_queries], rows[rows >= n_queries]
-        n_drawn = OBJECTIVE.n_others
-        return [
-            (_some(queries, n_drawn[0], layout.random), _some(old_keys, n_drawn[1], layout.random)),
-            (_some(old_queries, n_drawn[0], layout.random), _some(keys, n_drawn[1], layout.random)),
-        ]
+        pairs = [(queries, old_keys), (old_queries, keys)]
+        return [_draw_some(*pair, layout.random) for pair in pairs]
 
     layout.improve(Tiles(head, OBJECTIVE.sharpness, device), OBJECTIVE, draw)
     coordinates: Floats = layout.places[:n_new].cpu().numpy()
@@ -98,6 +99,12 @@ ATTENTION = Method(fit_attention, transform_attention)
 
 def _choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _draw_some(queries: Tensor, keys: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """As many queries and keys as the objective compares in a step."""
+    n_queries, n_keys = OBJECTIVE.n_others
+    return _some(queries, n_queries, random), _some(keys, n_keys, random)
 
 
 def _some(rows: Tensor, count: int, random: torch.Generator) -> Tensor:

@@ -118,7 +118,7 @@ class MapSpec:
     """Effective number of neighbours of a point; only tsne."""
     stability: bool = False
     """True fits the map again with another seed and reports `seed_disparity`."""
-    min_dist: float = 0.1
+    min_dist: float = 0.02
     """Least distance of neighbours on the map; only umap."""
     n_epochs: int | None = None
     """Optimisation epochs; None means umap's own choice; only umap."""

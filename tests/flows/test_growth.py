@@ -287,7 +287,10 @@ def test_no_fit_is_due_without_parts_or_with_parts_that_fit_in() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"score_spearman": -0.39}, "score_spearman is -0.39 over the points added last and -0.50"),
+        (
+            {"score_spearman": -0.39},
+            "score_spearman is -0.39 over the points that were added and -0.50",
+        ),
         ({"top_key_recall_3": 0.49}, "top_key_recall_3 is 0.49"),
         ({"trustworthiness": 0.79}, "trustworthiness is 0.79"),
         ({"n_queries": 150}, r"more points were added than fitted \(250 and 200\)"),
@@ -300,10 +303,11 @@ def test_a_fit_is_due_when_parts_no_longer_fit_in(changes: Row, reason: str) -> 
     assert "`qkatlas run CONFIG.yaml --set maps.0.when_grown=fit`" in note
 
 
-def test_the_newest_part_and_held_out_figures_count() -> None:
+def test_parts_count_by_their_points_and_held_out_figures_before_the_fits() -> None:
     worse: Row = {"score_spearman": -0.3}
-    assert due([row_of(0), row_of(1, n=20, **worse), row_of(2, n=20)]) == []
-    assert len(due([row_of(0), row_of(1, n=20), row_of(2, n=20, **worse)])) == 1
+    assert len(due([row_of(0, n=900), row_of(1, n=300, **worse), row_of(2, n=120)])) == 1
+    assert due([row_of(0, n=900), row_of(1, n=120, **worse), row_of(2, n=300)]) == []
+    assert due([row_of(0), row_of(1, n=99, **worse)]) == []
     assert due([row_of(0, heldout_score_spearman=-0.35), row_of(1, **worse)]) == []
 
 

@@ -190,9 +190,9 @@ def test_vectors_that_are_not_finite_give_a_clear_error() -> None:
             (made,) = make_maps(replace(head, queries=broken), [spec])
             with pytest.raises(ShapeError, match="1 of 12 query vectors hold NaN or infinity"):
                 _maps([made])
-            (made,) = make_maps(head, [spec], heldout=replace(head, queries=broken))
-            with pytest.raises(ShapeError, match="1 of 12 query vectors hold NaN or infinity"):
-                _maps([made])
+            (made,) = _maps(make_maps(head, [spec], heldout=replace(head, queries=broken)))
+            assert made.heldout is None
+            assert "1 of 12 query vectors hold NaN" in str(made.joint["heldout_reason"])
             (made,) = _maps(make_maps(head, [spec]))
             with pytest.raises(ShapeError, match="1 of 12 query vectors hold NaN or infinity"):
                 extend_map(replace(head, queries=broken), spec, made.joint, made.state)

@@ -160,6 +160,32 @@ def test_every_sequence_is_visited_once_whether_tiles_are_kept_or_not(
         )
 
 
+@pytest.mark.parametrize("limit", [2**28, 0])
+def test_a_step_holds_whole_sequences(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    head = make_head([40, 9, 70, 30, 8, 55])
+    monkeypatch.setitem(layout._TILE_PAIRS, "cpu", 200)
+    monkeypatch.setattr(layout, "_KEPT_PAIRS", limit)
+    seen = []
+    for step in Tiles(head, 1.0, CPU).visit(torch.Generator().manual_seed(0)):
+        rows = torch.unique(torch.cat([tile.rows for tile in step])).numpy()
+        ids = np.concatenate([head.query_at.sequence_id, head.key_at.sequence_id])
+        seen.append(set(ids[rows]))
+        assert set(rows) == set(np.flatnonzero(np.isin(ids, list(seen[-1]))))
+    assert len(seen) > 2
+    assert sum(map(len, seen)) == 6
+
+
+def test_long_sequences_are_placed_as_well_as_one_tile_places_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head = make_head([40] * 6)
+    whole = judge(head, fit(head, spec()).coordinates)
+    monkeypatch.setitem(layout._TILE_PAIRS, "cpu", 300)
+    cut = judge(head, fit(head, spec()).coordinates)
+    assert cut.score_spearman == pytest.approx(whole.score_spearman, abs=0.04)
+    assert cut.top_key_recall_3 == pytest.approx(whole.top_key_recall_3, abs=0.05)
+
+
 def test_a_sequence_longer_than_a_tile_is_placed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(layout._TILE_PAIRS, "cpu", 200)
     head = make_head([70, 12])
