@@ -316,7 +316,7 @@ class Run(Section):
         first: dict[MapSpec, int] = {}
         for index, entry in enumerate(maps):
             for spec in entry.specs():
-                same = replace(spec, when_grown=MapSpec.when_grown)
+                same = replace(spec, when_grown=MapSpec.when_grown, stability=False)
                 if same in first:
                     text = f"the {spec.dims}-D map of maps.{first[same]} again; take one out"
                     raise problem(text, f"maps.{index}")

@@ -56,7 +56,7 @@ def fit_umap(points: Points, spec: MapSpec) -> Fitted:
         "n_epochs": spec.n_epochs,
         "init": "pca",
         "metric": "euclidean",
-        "neighbours": "exact" if exact or library == "cuml" else "approximate",
+        "neighbours": "exact" if exact else "approximate",
         "n_distinct": len(distinct),
     }
     state = keep_placed(distinct, places)
@@ -124,12 +124,14 @@ def _fit_cuml(
     start: Floats,
     spec: MapSpec,
 ) -> Floats:
-    """On a GPU; its brute-force neighbours are exact and, unlike nn_descent, the same each time."""
+    """On a GPU; nn_descent asks for a graph of at least as many neighbours."""
     from cuml.manifold import UMAP
 
+    degree = max(64, n_neighbors)
     fit = UMAP(
         **_settings(n_neighbors, start, spec),
-        build_algo="brute_force_knn",
+        build_algo="brute_force_knn" if exact else "nn_descent",
+        build_kwds={"nnd_graph_degree": degree, "nnd_intermediate_graph_degree": 2 * degree},
         precomputed_knn=exact and (exact[0].astype(np.int64), exact[1]),
         output_type="numpy",
     )

@@ -153,6 +153,7 @@ def test_a_typo_is_refused_with_the_nearest_name(
             "maps.0.method: expected 'pca', 'umap', 'tsne' or 'attention', got 'som'",
         ),
         ({"maps": [{}, {"when_grown": "fit"}]}, "maps.1: the 2-D map of maps.0 again"),
+        ({"maps": [{}, {"stability": True}]}, "maps.1: the 2-D map of maps.0 again"),
         ({"maps": [{"when_grown": "no"}]}, "maps.0.when_grown: expected 'transform' or 'fit'"),
         ({"maps": [{"perplexity": 9}]}, "maps.0.perplexity: belongs to method tsne, not umap"),
         ({"maps": [{"method": "tsne", "n_epochs": 9}]}, "maps.0.n_epochs: belongs to method umap"),

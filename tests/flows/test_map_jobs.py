@@ -86,6 +86,7 @@ def make_unit(config: RunConfig, job: HeadJob, index: int, status: str) -> Unit:
         "capture": job.sample.capture,
         "sample": added.sample if added else job.sample.digest,
         "displaced": added.displaced if added else 0,
+        "stability": spec.stability,
     }
     own = {
         "model": job.model,
@@ -178,6 +179,13 @@ def test_other_settings_are_another_series(config: RunConfig) -> None:
     (second,) = make(config, replace(PCA, dims=3))
     assert second.replaces == (None,)
     assert current(config) == {*first.map_ids, *second.map_ids}
+
+
+def test_a_map_without_a_second_seed_is_replaced_when_one_is_asked_for(config: RunConfig) -> None:
+    (first,) = make(config, PCA)
+    (again,) = make(config, replace(PCA, stability=True))
+    assert again.replaces == first.map_ids
+    assert find_jobs(config, replace(PCA, stability=True)) == find_jobs(config, PCA) == []
 
 
 def test_going_back_to_a_former_size_makes_that_map_current_again(config: RunConfig) -> None:
