@@ -174,8 +174,9 @@ class _Shared:
         return _evaluate(self.head, self._translation)
 
     @cached_property
-    def heldout_evaluation(self) -> Evaluation | None:
-        return None if self.heldout is None else _evaluate(self.heldout, self._translation)
+    def heldout_evaluation(self) -> Evaluation:
+        assert self.heldout is not None
+        return _evaluate(self.heldout, self._translation)
 
 
 def _make_map(shared: _Shared, spec: MapSpec) -> HeadMap:
@@ -242,13 +243,13 @@ def _judge_heldout(
     shared: _Shared, spec: MapSpec, joint: Constants, state: State
 ) -> tuple[Fidelity | None, dict[str, int | str]]:
     """The figures of held-out sequences, and what is to be said of them."""
-    if shared.heldout is None or shared.heldout_evaluation is None:
+    if shared.heldout is None:
         return None, {}
     try:
         coordinates, beyond = _place(shared.heldout, spec, joint, state)
+        return shared.heldout_evaluation.measure(coordinates), dict(beyond)
     except ShapeError as error:  # sequences that are not on the map must not cost it
         return None, {"reason": str(error)}
-    return shared.heldout_evaluation.measure(coordinates), dict(beyond)
 
 
 def _compare_seeds(points: Points, spec: MapSpec, fitted: Fitted) -> float | None:

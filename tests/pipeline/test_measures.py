@@ -114,7 +114,8 @@ def test_parts_of_speech_are_measured_only_where_keys_have_them() -> None:
     tags = np.array(["X", ""] * 19, dtype=np.object_)
     assert {"to_noun", "to_verb"} < set(measure_head(head, queries, keys))
     some = measure_head(head, queries, replace(keys, part_of_speech=tags))
-    assert {name for name in some if name.startswith("to_")} == {"to_x"}
+    assert {name for name in some if name.startswith("to_")} == set(TAG_MEASURES)
+    assert [name for name in TAG_MEASURES if some[name] is not None] == ["to_x"]
     for none in (None, np.full(38, "", dtype=np.object_)):
         untagged = measure_head(head, queries, replace(keys, part_of_speech=none))
         assert set(untagged) == set(MEASURES) - {"induction"}
