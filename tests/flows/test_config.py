@@ -52,7 +52,7 @@ def test_defaults_are_those_of_the_settings(load: Load, tmp_path: Path) -> None:
         corpus=CorpusSpec("lines.txt", (str(tmp_path / "lines.txt"),)),
         model=ModelSpec("org/some-model", "some-model"),
         capture=CaptureSpec(),
-        maps=(MapSpec(),),
+        maps=(MapSpec("attention", joint="lift"), MapSpec("umap")),
         measures=MeasureSpec(),
         workers=WorkerSpec(),
         budget_bytes=100 * 10**9,

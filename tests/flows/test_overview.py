@@ -55,7 +55,7 @@ def test_status_shows_how_far_maps_can_be_trusted(config: RunConfig) -> None:
     assert "new fit" not in text and "+" not in text
     grow_badly(config)
     text = show(show_status, config.atlas)
-    assert " + 100" in text
+    assert " + 200" in text
     said = " ".join(text.split())
     assert "pca maps in 2-D of tiny (joint translate): a new fit is due, as score_" in said
     assert "--set maps.0.when_grown=fit" in said
@@ -64,7 +64,7 @@ def test_status_shows_how_far_maps_can_be_trusted(config: RunConfig) -> None:
 def grow_badly(config: RunConfig) -> None:
     """Add a part to each map, whose fidelity is much worse."""
     fits = Snapshot.load(config.atlas).newest_maps().to_pylist()
-    worse = {"part": 1, "score_spearman": 0.9, "n_queries": 50, "n_keys": 50}
+    worse = {"part": 1, "score_spearman": 0.9, "n_queries": 100, "n_keys": 100}
     Lake(config.atlas).commit_rows(MAPS, [row | worse for row in fits])
 
 
