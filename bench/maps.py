@@ -26,7 +26,7 @@ from bench.atlases import BUILD, make_atlas
 from flows.environment import prepare_environment
 from flows.samples import hash_order, list_heads
 from pipeline.fidelity import Evaluation
-from pipeline.joint import apply_joint, make_joint
+from pipeline.joint import JointSpace, apply_joint, make_joint
 from pipeline.maps import METHODS, prime_umap
 from pipeline.neighbours import Points
 from pipeline.settings import Joint, MapSpec, MethodName
@@ -135,18 +135,20 @@ def measure_ours(
     judges: tuple[Evaluation, Evaluation],
 ) -> Iterator[Row]:
     """Our methods; joint spaces and neighbours are shared and paid for by the first that asks."""
-    points: dict[Joint, Points] = {}
+    spaces: dict[Joint, tuple[JointSpace, Points]] = {}
     for method in methods:
         for dims in (2, 3):
             joint: Joint = JOINTS.get(method, "translate")
             spec = MapSpec(method=method, dims=dims, joint=joint)
             start = time.perf_counter()
-            if joint not in points:
+            if joint not in spaces:
                 wanted = 91 if "tsne" in methods else 15  # three times the perplexity
-                points[joint] = Points(fitted, make_joint(fitted, joint), wanted)
-            made = METHODS[method].fit(points[joint], spec)
+                made_space = make_joint(fitted, joint)
+                spaces[joint] = made_space, Points(fitted, made_space, wanted)
+            fitted_space, points = spaces[joint]
+            made = METHODS[method].fit(points, spec)
             seconds = time.perf_counter() - start
-            space = apply_joint(heldout.queries, heldout.keys, make_joint(fitted, joint).constants)
+            space = apply_joint(heldout.queries, heldout.keys, fitted_space.constants)
             start = time.perf_counter()
             placed = METHODS[method].transform(made.state, Points(heldout, space, 91), spec)
             row = describe(method, dims, seconds, judges[0], made.coordinates)

@@ -89,8 +89,7 @@ def write_demo(model: str, folder: Path) -> Path:
     Raises:
         ConfigError: the package with the weights is not installed.
     """
-    chosen = _MODELS[model]
-    weights = _find_weights(model, chosen)
+    chosen, weights = _MODELS[model], find_weights(model)
     folder.mkdir(parents=True, exist_ok=True)
     _write_if_new(folder / "python-reference.jsonl", _corpus())
     config = folder / f"demo-{model}.yaml"
@@ -111,12 +110,18 @@ model:
     return config
 
 
-def _find_weights(name: str, chosen: _DemoModel) -> Path:
+def find_weights(model: str) -> Path:
+    """The file or folder of a demo model's weights, in the package that brings them.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    chosen = _MODELS[model]
     spec = importlib.util.find_spec(chosen.package)
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
-            f"the weights of {name} come with the package {chosen.package.replace('_', '-')}, "
-            f"which is not installed: run `make demo MODEL={name}`"
+            f"the weights of {model} come with the package {chosen.package.replace('_', '-')}, "
+            f"which is not installed: run `make demo MODEL={model}`"
         )
     return Path(spec.submodule_search_locations[0]) / chosen.file
 

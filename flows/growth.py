@@ -88,7 +88,7 @@ class GrownMap:
         newest = loads(self.rows[-1]["parameters"])
         return bool(newest["sample"] == sample.digest and not newest["displaced"])
 
-    def has_what(self, spec: MapSpec) -> bool:
+    def has_seeds_for(self, spec: MapSpec) -> bool:
         """Whether it was fitted twice, where that is asked for."""
         return bool(not spec.stability or self.recorded["stability"])
 

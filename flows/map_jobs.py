@@ -93,7 +93,7 @@ def _look_up(
     """Whether a map of a head is there, and what it lacks."""
     may_grow = spec.when_grown == "transform"
     maps = made.current.get((*place, dumps(settings_of(spec))), ())
-    maps = [there for there in maps if there.has_what(spec)]
+    maps = [there for there in maps if there.has_seeds_for(spec)]
     for there in maps:
         if there.covers_exactly(group.sample) and (may_grow or len(there.rows) == 1):
             return _Wanted(spec, group, there)

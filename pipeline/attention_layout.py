@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pipeline.attention import score, softmax_in_reach
 from pipeline.fidelity import MIN_REACH, average_ranks
-from pipeline.padding import Batch, make_batches
+from pipeline.padding import Batch, find_rows, group_shapes, make_batches
 from store.vectors import HeadVectors, Ints, Positions
 
 _TILE_PAIRS = {"cpu": 2**15, "cuda": 2**22}
@@ -88,9 +88,9 @@ class Tiles:
         self._vectors = tuple(torch.from_numpy(v).to(device) for v in (head.queries, head.keys))
         self._size = _TILE_PAIRS.get(device.type, _TILE_PAIRS["cpu"])
         ids = np.unique(head.query_at.sequence_id)
-        self._rows = tuple(_find_rows(at, ids) for at in (head.query_at, head.key_at))
+        self._rows = tuple(find_rows(at, ids) for at in (head.query_at, head.key_at))
         n_queries, n_keys = (count for _, count in self._rows)
-        self._groups = _group_sequences(n_queries, n_keys, self._size)
+        self._groups = list(_group_sequences(n_queries, n_keys, self._size))
         fits = sum(group.n_pairs for group in self._groups) <= _KEPT_PAIRS
         self._kept = [self._make(group) for group in self._groups] if fits else None
 
@@ -156,25 +156,13 @@ class _Group:
     n_pairs: int  # query-key pairs of their tiles, padding included
 
 
-def _group_sequences(n_queries: Ints, n_keys: Ints, size: int) -> list[_Group]:
+def _group_sequences(n_queries: Ints, n_keys: Ints, size: int) -> Iterator[_Group]:
     """Sequences in the order of their lengths, as many as fit into a tile, at least one."""
-    groups: list[_Group] = []
-    chosen: list[int] = []
-    widest = (0, 0)
-    for at in np.lexsort((n_queries, n_keys)).tolist():
-        wider = max(widest[0], int(n_queries[at])), max(widest[1], int(n_keys[at]))
-        if chosen and (len(chosen) + 1) * wider[0] * wider[1] > size:
-            groups.append(_Group(np.sort(np.array(chosen)), len(chosen) * widest[0] * widest[1]))
-            chosen, wider = [], (int(n_queries[at]), int(n_keys[at]))
-        chosen.append(at)
-        widest = wider
-    return [*groups, _Group(np.sort(np.array(chosen)), len(chosen) * widest[0] * widest[1])]
-
-
-def _find_rows(at: Positions, ids: Ints) -> tuple[Ints, Ints]:
-    """First row and number of rows of each sequence, (n_sequences,) each."""
-    first = np.searchsorted(at.sequence_id, ids, side="left")
-    return first, np.searchsorted(at.sequence_id, ids, side="right") - first
+    order = np.lexsort((n_queries, n_keys))
+    for part in group_shapes(n_queries[order], n_keys[order], size):
+        chosen = np.sort(order[part])
+        n_pairs = len(chosen) * int(n_queries[chosen].max()) * int(n_keys[chosen].max())
+        yield _Group(chosen, n_pairs)
 
 
 def _take(at: Positions, rows: Ints) -> Positions:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.attention import score
 from pipeline.neighbourhoods import Neighbourhoods, measure_preservation
-from pipeline.padding import Batch, make_batches
+from pipeline.padding import Batch, find_rows, make_batches
 from store.errors import ShapeError
 from store.vectors import Floats, HeadVectors, Ints
 
@@ -201,11 +201,7 @@ def _choose_sequences(head: HeadVectors, max_points: int) -> Ints:
 
 def _count_pairs(head: HeadVectors, sequences: Ints) -> int:
     """Pairs of a query and a key of the same sequence, in reach or not."""
-    n_queries, n_keys = (
-        np.searchsorted(at.sequence_id, sequences, side="right")
-        - np.searchsorted(at.sequence_id, sequences, side="left")
-        for at in (head.query_at, head.key_at)
-    )
+    n_queries, n_keys = (find_rows(at, sequences)[1] for at in (head.query_at, head.key_at))
     return int((n_queries * n_keys).sum())
 
 

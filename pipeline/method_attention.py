@@ -17,7 +17,7 @@ from pipeline.method_pca import project_pca
 from pipeline.neighbours import Points
 from pipeline.settings import MapSpec
 from store.attention import Doubles
-from store.vectors import Floats
+from store.vectors import Floats, HeadVectors
 
 OBJECTIVE = Objective()
 """The loss of every map; `docs/decisions.md` has what was tried."""
@@ -42,22 +42,8 @@ def fit_attention(points: Points, spec: MapSpec) -> Fitted:
     Returns:
         float32 coordinates (n, dims) and what `transform_attention` needs.
     """
-    head, device = points.head, _choose_device()
     start = _spread(project_pca(points.vectors, spec.dims)[0], spec.seed)
-    vectors = torch.from_numpy(np.concatenate([head.queries, head.keys]))
-    n_queries = len(head.queries)
-    layout = Layout(start.to(device), vectors.to(device), n_queries, spec.seed)
-
-    all_queries, all_keys = torch.arange(len(vectors), device=device).tensor_split([n_queries])
-
-    def draw(rows: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """What moves against all; both ways, unless all moves."""
-        queries, keys = rows[rows < n_queries], rows[rows >= n_queries]
-        pairs = [(queries, all_keys)] + [(all_queries, keys)] * (len(rows) < len(vectors))
-        return [_draw_some(*pair, layout.random) for pair in pairs]
-
-    layout.improve(Tiles(head, OBJECTIVE.sharpness, device), OBJECTIVE, draw)
-    coordinates = layout.places.cpu().numpy()
+    coordinates, device = _lay_out(points.head, start, None, spec.seed)
     parameters: dict[str, object] = {**asdict(OBJECTIVE), "start": "pca"}
     state = _keep_state(points, coordinates, spec.seed)
     return Fitted(coordinates, state, parameters, f"torch {torch.__version__} ({device.type})")
@@ -69,29 +55,8 @@ def transform_attention(state: State, points: Points, spec: MapSpec) -> Floats:
     They start where a linear regression of the fitted coordinates on the lifted vectors puts
     them. See `Transform`.
     """
-    head, device = points.head, _choose_device()
-    n_queries, n_new = len(head.queries), len(points.vectors)
-    start = (_with_kind(points) @ state["start"]).astype(np.float32)
-    places = np.concatenate([start, state["landmark_places"]])
-    vectors = np.concatenate([head.queries, head.keys, state["landmarks"].astype(np.float32)])
-    layout = Layout(
-        torch.from_numpy(places).to(device),
-        torch.from_numpy(vectors).to(device),
-        n_queries,
-        spec.seed,
-    )
-    landmarks = torch.arange(n_new, len(places), device=device)
-    old_queries, old_keys = landmarks.tensor_split([int(state["n_landmark_queries"])])
-
-    def draw(rows: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """What moves against the landmarks, both ways."""
-        queries, keys = rows[rows < n_queries], rows[rows >= n_queries]
-        pairs = [(queries, old_keys), (old_queries, keys)]
-        return [_draw_some(*pair, layout.random) for pair in pairs]
-
-    layout.improve(Tiles(head, OBJECTIVE.sharpness, device), OBJECTIVE, draw)
-    coordinates: Floats = layout.places[:n_new].cpu().numpy()
-    return coordinates
+    start: Floats = (_with_kind(points) @ state["start"]).astype(np.float32)
+    return _lay_out(points.head, start, state, spec.seed)[0]
 
 
 ATTENTION = Method(fit_attention, transform_attention)
@@ -99,6 +64,47 @@ ATTENTION = Method(fit_attention, transform_attention)
 
 def _choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _lay_out(
+    head: HeadVectors, start: Floats, landmarks: State | None, seed: int
+) -> tuple[Floats, torch.device]:
+    """Move points from a start to where the loss is low.
+
+    Args:
+        head: whose points they are.
+        start: float32, (n_queries + n_keys, dims).
+        landmarks: state of a map whose landmarks the points are compared with across sequences;
+            None compares them with each other.
+        seed: of what is drawn.
+
+    Returns:
+        Their places, in the shape of `start`, and the device that moved them.
+    """
+    device, n_queries, n = _choose_device(), len(head.queries), len(start)
+    places, vectors = [start], [head.queries, head.keys]
+    if landmarks is not None:
+        places.append(landmarks["landmark_places"])
+        vectors.append(landmarks["landmarks"].astype(np.float32))
+    all_places, all_vectors = (
+        torch.from_numpy(np.concatenate(each)).to(device) for each in (places, vectors)
+    )
+    layout = Layout(all_places, all_vectors, n_queries, seed)
+    if landmarks is None:
+        others, n_other_queries = torch.arange(n, device=device), n_queries
+    else:
+        others = torch.arange(n, len(all_places), device=device)
+        n_other_queries = int(landmarks["n_landmark_queries"])
+    other_queries, other_keys = others.tensor_split([n_other_queries])
+
+    def draw(rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What moves against the others; both ways, unless all moves."""
+        queries, keys = rows[rows < n_queries], rows[rows >= n_queries]
+        pairs = [(queries, other_keys)] + [(other_queries, keys)] * (len(rows) < len(all_places))
+        return [_draw_some(*pair, layout.random) for pair in pairs]
+
+    layout.improve(Tiles(head, OBJECTIVE.sharpness, device), OBJECTIVE, draw)
+    return layout.places[:n].cpu().numpy(), device
 
 
 def _draw_some(queries: Tensor, keys: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -116,11 +122,12 @@ def _some(rows: Tensor, count: int, random: torch.Generator) -> Tensor:
     return rows[torch.randint(len(rows), (count,), generator=random).to(rows.device)]
 
 
-def _spread(coordinates: Floats, seed: int) -> Tensor:
+def _spread(coordinates: Floats, seed: int) -> Floats:
     """The start: standard deviation 1, and a little noise."""
     deviation = float(coordinates.std()) or 1.0
     noise = np.random.default_rng(seed).normal(scale=_NOISE, size=coordinates.shape)
-    return torch.from_numpy((coordinates / deviation + noise).astype(np.float32))
+    spread: Floats = (coordinates / deviation + noise).astype(np.float32)
+    return spread
 
 
 def _keep_state(points: Points, coordinates: Floats, seed: int) -> State:

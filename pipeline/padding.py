@@ -64,7 +64,7 @@ def make_batches(
     _check_whole("query", head.query_at, len(head.queries))
     _check_whole("key", head.key_at, len(head.keys))
     blocks = _cut_blocks(head, sequences, max_elements)
-    for part in _group(blocks, max_elements):
+    for part in group_shapes(blocks.n_queries, blocks.n_keys, max_elements):
         yield _pad(blocks, part, head)
 
 
@@ -85,8 +85,7 @@ def _cut_blocks(head: HeadVectors, sequences: Ints | None, max_elements: int) ->
     if sequences is not None:
         kept = np.isin(ids, sequences)
         ids, first, count = ids[kept], first[kept], count[kept]
-    first_key = np.searchsorted(head.key_at.sequence_id, ids, side="left")
-    n_keys = np.searchsorted(head.key_at.sequence_id, ids, side="right") - first_key
+    first_key, n_keys = find_rows(head.key_at, ids)
     rows = np.maximum(1, max_elements // np.maximum(n_keys, 1))
     n_blocks = -(-count // rows)
     of = np.repeat(np.arange(len(ids)), n_blocks)  # (n_blocks,) index of its sequence
@@ -98,17 +97,28 @@ def _cut_blocks(head: HeadVectors, sequences: Ints | None, max_elements: int) ->
     return _Blocks(first[of] + position, position, n_queries[order], first_key[of], n_keys[of])
 
 
-def _group(blocks: _Blocks, max_elements: int) -> Iterator[slice]:
-    """Neighbouring blocks that fit into one batch; keys only grow along the blocks."""
+def find_rows(at: Positions, sequences: Ints) -> tuple[Ints, Ints]:
+    """First row and number of rows of each sequence, (n_sequences,) each."""
+    first = np.searchsorted(at.sequence_id, sequences, side="left")
+    return first, np.searchsorted(at.sequence_id, sequences, side="right") - first
+
+
+def group_shapes(n_queries: Ints, n_keys: Ints, max_elements: int) -> Iterator[slice]:
+    """Neighbours that, padded to one shape, hold at most so many elements, or one alone.
+
+    Args:
+        n_queries: shape (n,).
+        n_keys: shape (n,), ascending.
+        max_elements: most query-key pairs, padding included.
+    """
     start, widest = 0, 0
-    shapes = zip(blocks.n_queries.tolist(), blocks.n_keys.tolist(), strict=True)
-    for at, (n_queries, n_keys) in enumerate(shapes):
-        widest = max(widest, n_queries)
-        if at > start and (at + 1 - start) * widest * n_keys > max_elements:
+    for at, (wide, long) in enumerate(zip(n_queries.tolist(), n_keys.tolist(), strict=True)):
+        widest = max(widest, wide)
+        if at > start and (at + 1 - start) * widest * long > max_elements:
             yield slice(start, at)
-            start, widest = at, n_queries
-    if start < len(blocks.position):
-        yield slice(start, len(blocks.position))
+            start, widest = at, wide
+    if start < len(n_keys):
+        yield slice(start, len(n_keys))
 
 
 def _pad(blocks: _Blocks, part: slice, head: HeadVectors) -> Batch:

@@ -33,7 +33,7 @@ def test_demo_writes_a_configuration_that_holds(tmp_path: Path, name: str) -> No
 def test_demo_leaves_files_alone_that_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "_find_weights", lambda *_: tmp_path)
+    monkeypatch.setattr(demo, "find_weights", lambda *_: tmp_path)
     path = write_demo("minilm", tmp_path)
     corpus = tmp_path / "python-reference.jsonl"
     before = [file.stat().st_mtime_ns for file in (path, corpus)]
