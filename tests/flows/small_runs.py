@@ -291,3 +291,17 @@ def ordinals(uri: str) -> dict[tuple[str, str], set[int]]:
     for row in Snapshot.load(uri).rows("files").to_pylist():
         found.setdefault((row["corpus"], Path(row["source"]).name), set()).add(row["ordinal"])
     return found
+
+
+def capture_eight(folder: Path) -> RunConfig:
+    """Captured: eight lines of a file in the folder."""
+    write_source(folder / "a.txt", [f"one two {n}" for n in range(8)])
+    config = make_config(folder, "a.txt")
+    run(config)
+    return config
+
+
+def grow(config: RunConfig, count: int = 4) -> None:
+    """Append lines to the first source, and capture them."""
+    write_source(Path(config.corpus.sources[0]), [f"more {n}" for n in range(count)], "a")
+    run(config)

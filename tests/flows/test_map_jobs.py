@@ -23,7 +23,15 @@ from store.files import WrittenFile, map_file_name, partition_folder
 from store.lake import MAPS, Lake, Unit
 from store.schema import TABLES
 from store.snapshot import Snapshot
-from tests.flows.small_runs import drop, make_config, run, with_capture, write_source
+from tests.flows.small_runs import (
+    capture_eight,
+    drop,
+    grow,
+    make_config,
+    run,
+    with_capture,
+    write_source,
+)
 
 PCA, UMAP = MapSpec("pca"), MapSpec("umap")
 FIT = replace(PCA, when_grown="fit")
@@ -45,16 +53,7 @@ def test_a_maps_id_is_stable_and_follows_every_setting() -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    write_source(tmp_path / "a.txt", [f"one two {n}" for n in range(8)])
-    config = make_config(tmp_path, "a.txt")
-    run(config)
-    return config
-
-
-def grow(config: RunConfig, count: int = 4) -> None:
-    source = Path(config.corpus.sources[0])
-    write_source(source, [f"more {n}" for n in range(count)], "a")
-    run(config)
+    return capture_eight(tmp_path)
 
 
 def find_jobs(config: RunConfig, *specs: MapSpec) -> list[HeadJob]:

@@ -16,7 +16,7 @@ from pipeline.sampling import sample_hash
 from pipeline.settings import MeasureSpec
 from store.atlas import Atlas
 from store.lake import Lake
-from tests.flows.small_runs import make_config, run, write_source
+from tests.flows.small_runs import capture_eight, grow, make_config, run, write_source
 
 ALL = MeasureSpec()
 
@@ -102,16 +102,7 @@ def test_heldout_sequences_are_bounded_and_there_may_be_none() -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    write_source(tmp_path / "a.txt", [f"one two {n}" for n in range(8)])
-    config = make_config(tmp_path, "a.txt")
-    run(config)
-    return config
-
-
-def grow(config: RunConfig, count: int = 4) -> None:
-    source = Path(config.corpus.sources[0])
-    write_source(source, [f"more {n}" for n in range(count)], "a")
-    run(config)
+    return capture_eight(tmp_path)
 
 
 def measure(config: RunConfig, job: HeadJob, generation: int) -> None:
@@ -168,6 +159,7 @@ def test_measures_are_taken_again_when_a_corpus_comes(config: RunConfig, tmp_pat
 def test_measures_of_other_sequences_of_the_same_size_are_taken_again(config: RunConfig) -> None:
     (job,) = find_measures(config, MeasureSpec(sequences=4, seed=0))
     measure(config, job, 1)
-    (other,) = find_measures(config, MeasureSpec(sequences=4, seed=1))
+    tried = (find_measures(config, MeasureSpec(sequences=4, seed=seed)) for seed in range(1, 20))
+    (other,) = next(found for found in tried if found)  # some seeds draw the same four
     assert other.sample.n_tokens == job.sample.n_tokens
     assert set(other.sample.sequence_ids) != set(job.sample.sequence_ids)

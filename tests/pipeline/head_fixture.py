@@ -1,8 +1,11 @@
 """Small random heads for the tests of maps, fidelity and measures."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pipeline.measures import TokenFacts
 from store.attention import HeadFacts
@@ -50,3 +53,26 @@ def make_tokens(at: Positions, seed: int = 0) -> TokenFacts:
     is_punctuation = random.random(n) < 0.3
     tags = random.choice(np.array(["", "NOUN", "VERB"], dtype=np.object_), n)
     return TokenFacts(at.sequence_id, at.position, vocab_id, at.is_special, is_punctuation, tags)
+
+
+def place_randomly(head: HeadVectors, dims: int = 2) -> NDArray[np.float32]:
+    n = len(head.queries) + len(head.keys)
+    return np.random.default_rng(7).normal(size=(n, dims)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A turn, a scaling, perhaps a mirroring, and a shift of a 2-D map."""
+
+    angle: float
+    size: float
+    mirror: bool
+
+    def __call__(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        turned = places @ np.array([[cos, -sin], [sin, cos]])
+        moved: NDArray[np.float64] = self.size * turned * [-1 if self.mirror else 1, 1] + 1
+        return moved
+
+
+MOTIONS = st.builds(Motion, st.floats(0, 7), st.floats(0.01, 100), st.booleans())

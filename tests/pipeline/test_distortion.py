@@ -14,7 +14,7 @@ from pipeline.padding import MAX_ELEMENTS
 from store.attention import HeadFacts, reach, score
 from store.errors import ShapeError
 from store.vectors import HeadVectors, Positions
-from tests.pipeline.head_fixture import FIRST_ID, make_head
+from tests.pipeline.head_fixture import FIRST_ID, MOTIONS, Motion, make_head, place_randomly
 
 LENGTHS = [9, 4, 5, 13, 1, 9, 7]
 KEY_LENGTHS = [6, 0, 8, 7, 5, 2, 11]
@@ -24,11 +24,6 @@ FACTS = [
     HeadFacts(scaling=0.4, window=7),
     HeadFacts(0.4, "causal", window=8, soft_cap=1.0, sink=0.5, offset_bias=(0.4, 0.0, -0.4)),
 ]
-
-
-def _place(head: HeadVectors, dims: int = 2) -> NDArray[np.float32]:
-    n = len(head.queries) + len(head.keys)
-    return np.random.default_rng(7).normal(size=(n, dims)).astype(np.float32)
 
 
 def _distort(distance: NDArray[np.float64], values: NDArray[np.float64]) -> float:
@@ -68,7 +63,7 @@ def test_distortion_equals_scipy_point_by_point(
     facts: HeadFacts, key_lengths: Sequence[int], dims: int
 ) -> None:
     head = make_head(LENGTHS, facts, key_lengths)
-    coordinates = _place(head, dims)
+    coordinates = place_randomly(head, dims)
     distortion = measure_distortion(head, coordinates)
     assert distortion.dtype == np.float32
     assert np.isfinite(distortion[: len(head.queries)]).sum() > 10
@@ -81,7 +76,7 @@ def test_sequences_cut_into_blocks_are_whole_for_keys(facts: HeadFacts) -> None:
     lengths, key_lengths = [3, 530, 8], [9, 520, 2]
     assert lengths[1] * key_lengths[1] > MAX_ELEMENTS
     head = make_head(lengths, facts, key_lengths)
-    coordinates = _place(head)
+    coordinates = place_randomly(head)
     expected = _distort_plainly(head, coordinates)
     np.testing.assert_allclose(measure_distortion(head, coordinates), expected, atol=1e-6)
 
@@ -128,31 +123,28 @@ def test_a_key_is_judged_by_attention_which_queries_share_out() -> None:
 
 def test_fewer_than_five_or_equal_scores_have_none() -> None:
     few = _pair([1, 2, 3, 4], [1, 2, 3, 4])
-    assert np.isnan(measure_distortion(few, _place(few))).all()
+    assert np.isnan(measure_distortion(few, place_randomly(few))).all()
     flat = _pair([0.0] * 6, [1, 2, 3, 4, 5, 6])
-    assert np.isnan(measure_distortion(flat, _place(flat))).all()
+    assert np.isnan(measure_distortion(flat, place_randomly(flat))).all()
 
 
 def test_one_place_for_all_points_has_none() -> None:
     head = make_head(LENGTHS)
-    assert np.isnan(measure_distortion(head, 0 * _place(head))).all()
+    assert np.isnan(measure_distortion(head, 0 * place_randomly(head))).all()
 
 
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    angle=st.floats(0, 7),
-    size=st.floats(0.01, 100),
-    mirror=st.booleans(),
+    motion=MOTIONS,
     facts=st.sampled_from(FACTS),
 )
 def test_turning_scaling_and_mirroring_a_map_change_nothing(
-    seed: int, angle: float, size: float, mirror: bool, facts: HeadFacts
+    seed: int, motion: Motion, facts: HeadFacts
 ) -> None:
     head = make_head(LENGTHS, facts, KEY_LENGTHS, seed=seed)
-    places = _place(head).astype(np.float64)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    moved = size * places @ turn * [-1 if mirror else 1, 1] + 1
+    places = place_randomly(head).astype(np.float64)
+    moved = motion(places)
     expected = measure_distortion(head, places)
     np.testing.assert_allclose(measure_distortion(head, moved), expected, atol=1e-6)
     assert ((expected[~np.isnan(expected)] >= 0) & (expected[~np.isnan(expected)] <= 1)).all()
@@ -169,16 +161,18 @@ def test_what_softmax_ignores_changes_nothing(seed: int, facts: HeadFacts) -> No
     head = replace(drawn, queries=queries, keys=keys)
     shift = np.random.default_rng(seed).integers(-9, 9, size=(1, head.keys.shape[1]))
     shifted = replace(head, keys=head.keys + shift.astype(np.float32))
-    expected = measure_distortion(head, _place(head))
-    np.testing.assert_allclose(measure_distortion(shifted, _place(head)), expected, atol=1e-6)
+    expected = measure_distortion(head, place_randomly(head))
+    np.testing.assert_allclose(
+        measure_distortion(shifted, place_randomly(head)), expected, atol=1e-6
+    )
 
 
 def test_sinks_and_special_tokens_change_nothing() -> None:
     head = make_head(LENGTHS, FACTS[3])
-    expected = measure_distortion(head, _place(head))
+    expected = measure_distortion(head, place_randomly(head))
     none = replace(head.query_at, is_special=np.zeros(len(head.queries), dtype=np.bool_))
     other = replace(head, facts=replace(head.facts, sink=None), query_at=none, key_at=none)
-    np.testing.assert_array_equal(measure_distortion(other, _place(head)), expected)
+    np.testing.assert_array_equal(measure_distortion(other, place_randomly(head)), expected)
 
 
 def test_coordinates_of_another_number_are_refused() -> None:
@@ -191,4 +185,4 @@ def test_sequences_in_pieces_are_refused() -> None:
     head = make_head([6, 6])
     shifted = replace(head.key_at, position=head.key_at.position + 1)
     with pytest.raises(ShapeError, match="key rows must be whole sequences"):
-        measure_distortion(replace(head, key_at=shifted), _place(head))
+        measure_distortion(replace(head, key_at=shifted), place_randomly(head))

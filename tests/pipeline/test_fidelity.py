@@ -16,7 +16,7 @@ from pipeline.padding import make_batches
 from store.attention import HeadFacts, reach, score
 from store.errors import ShapeError
 from store.vectors import Floats, HeadVectors, Positions
-from tests.pipeline.head_fixture import FIRST_ID, make_head
+from tests.pipeline.head_fixture import FIRST_ID, MOTIONS, Motion, make_head, place_randomly
 
 LENGTHS = [9, 4, 5, 13, 1, 9, 7]
 FACTS = [
@@ -25,11 +25,6 @@ FACTS = [
     HeadFacts(scaling=0.4, window=4),
     HeadFacts(0.4, "causal", window=6, soft_cap=1.0, sink=0.5, offset_bias=(0.4, 0.0, -0.4)),
 ]
-
-
-def _place(head: HeadVectors, dims: int = 2) -> NDArray[np.float32]:
-    n = len(head.queries) + len(head.keys)
-    return np.random.default_rng(7).normal(size=(n, dims)).astype(np.float32)
 
 
 def _translate(head: HeadVectors) -> Floats:
@@ -94,7 +89,7 @@ def _values(fidelity: Fidelity) -> list[object]:
 @pytest.mark.parametrize("key_lengths", [LENGTHS, [6, 0, 8, 7, 5, 2, 11]])
 def test_fidelity_equals_scipy_query_by_query(facts: HeadFacts, key_lengths: list[int]) -> None:
     head = make_head(LENGTHS, facts, key_lengths)
-    coordinates = _place(head)
+    coordinates = place_randomly(head)
     fidelity = _measure(head, coordinates)
     every, content = (_compare_plainly(head, coordinates, only) for only in (False, True))
     assert _values(fidelity) == [*_summarise(*every), *_summarise(*content)]
@@ -105,7 +100,7 @@ def test_fidelity_equals_scipy_query_by_query(facts: HeadFacts, key_lengths: lis
 def test_ties_have_average_ranks_and_go_to_the_lower_position() -> None:
     head = make_head(LENGTHS, HeadFacts(1.0))
     whole = replace(head, queries=np.round(head.queries / 2), keys=np.round(head.keys / 2))
-    coordinates = np.round(_place(head))
+    coordinates = np.round(place_randomly(head))
     every, content = (_compare_plainly(whole, coordinates, only) for only in (False, True))
     fidelity = _measure(whole, coordinates)
     assert _values(fidelity) == [*_summarise(*every), *_summarise(*content)]
@@ -190,7 +185,7 @@ def _keep_sequences(head: HeadVectors, ids: list[int]) -> tuple[HeadVectors, NDA
 
 def test_evaluation_takes_whole_sequences_in_hash_order() -> None:
     head = make_head([10] * 8)
-    coordinates = _place(head)
+    coordinates = place_randomly(head)
     ids = sorted(
         range(FIRST_ID, FIRST_ID + 8), key=lambda i: xxhash.xxh64_intdigest(i.to_bytes(8, "little"))
     )
@@ -208,7 +203,7 @@ def test_trustworthiness_and_continuity_are_those_of_the_translate_space(
     key_lengths: list[int] | None,
 ) -> None:
     head = make_head(LENGTHS, HeadFacts(0.4, "causal"), key_lengths)
-    coordinates, translated = _place(head), _translate(head)
+    coordinates, translated = place_randomly(head), _translate(head)
     fidelity = _measure(head, coordinates)
     first, second = translated.astype(np.float64), coordinates.astype(np.float64)
     assert [fidelity.trustworthiness, fidelity.continuity] == [
@@ -222,7 +217,7 @@ def test_further_maps_are_measured_like_the_first(
     facts: HeadFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = make_head(LENGTHS, facts, [6, 0, 8, 7, 5, 2, 11])
-    maps = [_place(head), _place(head, 3), _translate(head), _place(head)]
+    maps = [place_randomly(head), place_randomly(head, 3), _translate(head), place_randomly(head)]
     expected = [_measure(head, each) for each in maps]
     kept, not_kept = Evaluation(head, _translate(head)), Evaluation(head, _translate(head))
     assert [kept.measure(each) for each in maps] == expected
@@ -234,17 +229,12 @@ def test_further_maps_are_measured_like_the_first(
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    angle=st.floats(0, 7),
-    size=st.floats(0.01, 100),
-    mirror=st.booleans(),
+    motion=MOTIONS,
 )
-def test_turning_scaling_and_mirroring_a_map_change_nothing(
-    seed: int, angle: float, size: float, mirror: bool
-) -> None:
+def test_turning_scaling_and_mirroring_a_map_change_nothing(seed: int, motion: Motion) -> None:
     head = make_head(LENGTHS, FACTS[3], seed=seed)
-    places = _place(head).astype(np.float64)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    moved = size * places @ turn * [-1 if mirror else 1, 1] + 1
+    places = place_randomly(head).astype(np.float64)
+    moved = motion(places)
     expected = asdict(_measure(head, places))
     assert asdict(_measure(head, moved)) == pytest.approx(expected, abs=1e-12)
 
@@ -259,7 +249,7 @@ def test_a_map_like_the_translate_space_keeps_all_neighbourhoods() -> None:
 @pytest.mark.parametrize("flat", [False, True])
 def test_nothing_is_nan_however_small_or_flat(lengths: list[int], flat: bool) -> None:
     head = make_head(lengths)
-    coordinates = _place(head) * np.float32(not flat)
+    coordinates = place_randomly(head) * np.float32(not flat)
     values = asdict(_measure(head, coordinates))
     assert all(value is None or np.isfinite(value) for value in values.values())
     assert (values["trustworthiness"] is None) == (sum(lengths) <= 15)
@@ -282,10 +272,10 @@ def test_sequences_in_pieces_are_refused() -> None:
     head = make_head([6, 6])
     shifted = replace(head.query_at, position=head.query_at.position + 1)
     with pytest.raises(ShapeError, match="query rows must be whole sequences"):
-        _measure(replace(head, query_at=shifted), _place(head))
+        _measure(replace(head, query_at=shifted), place_randomly(head))
     short = replace(head, keys=head.keys[:-1])
     with pytest.raises(ShapeError, match="11 key vectors have 12 positions"):
-        _measure(short, _place(short))
+        _measure(short, place_randomly(short))
 
 
 @pytest.mark.parametrize("max_elements", [1, 20, 100, 10_000])

@@ -8,6 +8,7 @@ from sklearn.manifold import trustworthiness
 
 from pipeline import neighbourhoods
 from pipeline.neighbourhoods import N_NEIGHBORS, Neighbourhoods, cut_rows, measure_preservation
+from tests.pipeline.head_fixture import MOTIONS, Motion
 
 Doubles = NDArray[np.float64]
 
@@ -94,16 +95,11 @@ def test_one_place_for_all_points_is_as_good_as_chance() -> None:
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    angle=st.floats(0, 7),
-    size=st.floats(0.01, 100),
-    mirror=st.booleans(),
+    motion=MOTIONS,
 )
-def test_turning_scaling_and_mirroring_change_nothing(
-    seed: int, angle: float, size: float, mirror: bool
-) -> None:
+def test_turning_scaling_and_mirroring_change_nothing(seed: int, motion: Motion) -> None:
     original, placed = _draw(60, seed=seed)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    moved = size * placed @ turn * [-1 if mirror else 1, 1] + 1
+    moved = motion(placed)
     assert _preserve(original, moved) == pytest.approx(_preserve(original, placed), abs=1e-12)
 
 
