@@ -7,7 +7,7 @@ read through an explicit list, or through a dataset where the list is long or no
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
@@ -80,6 +80,15 @@ QUALIFY row_number() OVER (PARTITION BY model, layer, head, measure ORDER BY gen
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What the views of one snapshot are made from; small enough to go to another process."""
+
+    uri: str
+    rows: dict[str, pa.Table]  # of ROW_TABLES, and newest_shards and newest_maps
+    files: dict[str, pa.Table]  # as `Snapshot.files` gives
+
+
+@dataclass(frozen=True)
 class Views:
     """A DuckDB database over one snapshot; `cursor` gives each thread its own connection."""
 
@@ -95,31 +104,64 @@ class Views:
         self.connection.close()
 
 
-def open_views(snapshot: Snapshot) -> Views:
-    """A database in memory with a view a table of the snapshot, locked against everything else.
+def read_contents(snapshot: Snapshot, file_tables: Sequence[str] = FILE_TABLES) -> Contents:
+    """What the views of a snapshot are made from.
+
+    Args:
+        snapshot: of the atlas.
+        file_tables: those tables of files that shall be seen.
 
     Raises:
         AtlasFormatError: a file of a ledger is missing or damaged.
     """
+    rows = {name: snapshot.rows(name) for name in ROW_TABLES}
+    newest = {"newest_shards": snapshot.newest_shards(), "newest_maps": snapshot.newest_maps()}
+    return Contents(
+        snapshot.uri, {**rows, **newest}, {name: snapshot.files(name) for name in file_tables}
+    )
+
+
+def open_views(contents: Contents) -> Views:
+    """A database in memory with a view a table, locked against everything else."""
     connection = duckdb.connect(":memory:", config={**CLOSED, "temp_directory": _spill_folder()})
     connection.execute("SET enable_progress_bar = false")
+    datasets = create_views(connection, contents, is_listed, dataset)
+    root = local_path(contents.uri)
+    lock(connection, [] if root is None else [str(root)])
+    return Views(connection, datasets)
+
+
+def create_views(
+    connection: duckdb.DuckDBPyConnection,
+    contents: Contents,
+    is_listed: Callable[[str, int], bool],
+    dataset: Callable[[str, pa.Table], ds.Dataset],
+) -> dict[str, ds.Dataset]:
+    """Fill a database with a view a table; gives the datasets that its cursors must register.
+
+    Args:
+        connection: an empty database that may still read files.
+        contents: of the atlas.
+        is_listed: from the atlas's URI and a number of files, whether DuckDB reads them itself.
+        dataset: from a table's name and its files, for all others.
+    """
     datasets: dict[str, ds.Dataset] = {}
-    for name in FILE_TABLES:
-        files = snapshot.files(name)
+    for name, files in contents.files.items():
         if not files.num_rows:
             connection.execute(empty_view(name))
-        elif is_listed(snapshot.uri, files.num_rows):
+        elif is_listed(contents.uri, files.num_rows):
             connection.execute(listed_view(name, files["path"].to_pylist()))
         else:
             datasets[f"dataset_{name}"] = dataset(name, files)
     _registered(connection, datasets)
     for name in datasets:
         connection.execute(f"CREATE VIEW {name.removeprefix('dataset_')} AS FROM {name}")
-    _create_row_views(connection, snapshot)
-    for statement in (VECTORS, CURRENT_MAPS, head_measures_view(connection)):
+    _create_row_views(connection, contents.rows)
+    if {"queries", "keys"} <= contents.files.keys():
+        connection.execute(VECTORS)
+    for statement in (CURRENT_MAPS, head_measures_view(connection)):
         connection.execute(statement)
-    _lock(connection, snapshot.uri)
-    return Views(connection, datasets)
+    return datasets
 
 
 def is_listed(uri: str, n_files: int) -> bool:
@@ -182,13 +224,13 @@ def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _create_row_views(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> None:
+def _create_row_views(connection: duckdb.DuckDBPyConnection, rows: Mapping[str, pa.Table]) -> None:
     """Copy the tables of rows into the database, each under a view."""
     connection.execute("CREATE SCHEMA ledger")
-    connection.register("newest_shards", snapshot.newest_shards())
-    connection.register("newest_maps", snapshot.newest_maps())
+    connection.register("newest_shards", rows["newest_shards"])
+    connection.register("newest_maps", rows["newest_maps"])
     for name, query in ROW_TABLES.items():
-        connection.register("raw", snapshot.rows(name))
+        connection.register("raw", rows[name])
         connection.execute(f"CREATE TABLE ledger.{name} AS {query}")
         connection.unregister("raw")
         connection.execute(f"CREATE VIEW {name} AS FROM ledger.{name}")
@@ -205,11 +247,11 @@ def _registered(
     return connection
 
 
-def _lock(connection: duckdb.DuckDBPyConnection, uri: str) -> None:
-    """Forbid every file but the atlas's own, and the change of any setting."""
-    root = local_path(uri)
-    if root is not None:
-        connection.execute(f"SET allowed_directories = [{quote(str(root))}]")
+def lock(connection: duckdb.DuckDBPyConnection, folders: Sequence[str]) -> None:
+    """Forbid every file outside some folders, and the change of any setting."""
+    if folders:
+        allowed = ", ".join(quote(folder) for folder in folders)
+        connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 

@@ -1,0 +1,1 @@
+"""The service: an atlas over HTTP and SQL. It reads through `store` and never writes."""
