@@ -102,5 +102,29 @@ class QueryError(AtlasError, ValueError):
     exit_code = 2
 
 
+class LimitError(AtlasError, ValueError):
+    """A read would go over more than is allowed."""
+
+    exit_code = 2
+
+
+class StaleVersionError(AtlasError, LookupError):
+    """A page's cursor names a version of the atlas that is no longer kept."""
+
+    exit_code = 2
+
+
+class BusyError(AtlasError, RuntimeError):
+    """The service has no free worker and its queue is full."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueryKilledError(AtlasError, RuntimeError):
+    """A SQL statement ran beyond its deadline or memory, or was cancelled."""
+
+
 class StageError(AtlasError, RuntimeError):
     """A stage of a run ended with failed units of work."""

@@ -1,0 +1,94 @@
+"""How the service runs: addresses, limits and secrets, checked once."""
+
+import os
+import re
+from dataclasses import dataclass, field
+
+from store.errors import ConfigError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TOKEN = r"[A-Za-z0-9_-]{16,200}"
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Settings of one server."""
+
+    atlas: str
+    """Folder or URI of the atlas."""
+    host: str = "127.0.0.1"
+    """Address to bind; other than loopback needs a token."""
+    port: int = 8765
+    """Port to bind; 0 takes a free one."""
+    token: str | None = field(default=None, repr=False)
+    """Secret that every request must carry; None lets every local process in."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names beside the loopback ones and `host` that a request's Host may have."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins beside the server's own whose pages may call it."""
+    tls_cert: str | None = None
+    """Certificate file (PEM)."""
+    tls_key: str | None = None
+    """Key file (PEM)."""
+    root_path: str = ""
+    """Path below which a proxy serves this server."""
+    refresh_s: float = 5.0
+    """Seconds between looks for a newer version of the atlas."""
+    keep_versions_s: float = 600.0
+    """Seconds that a superseded version still answers its page cursors."""
+    scan_bytes: int = 4_000_000_000
+    """Most bytes of Parquet that one typed request may scan."""
+    cache_bytes: int = 256_000_000
+    """Most bytes of tokens and matrices kept in memory."""
+    request_bytes: int = 1_000_000
+    """Largest body of a request."""
+    slow_client_s: float = 15.0
+    """Seconds that a client may take to send a request, or to take the next piece of a reply."""
+    workers: int = max(2, os.cpu_count() or 2)
+    """Worker processes for SQL; a client holds at most all but one."""
+    worker_threads: int = min(4, os.cpu_count() or 1)
+    """DuckDB threads of a worker."""
+    worker_memory_bytes: int = 2_000_000_000
+    """Memory that a query may take beyond what its worker needs at rest."""
+    timeout_s: float = 30.0
+    """Deadline of a query that names none."""
+    max_timeout_s: float = 300.0
+    """Longest deadline that a query may ask for."""
+    max_rows: int = 1_000_000
+    """Rows of a SQL reply that names no limit."""
+    max_bytes: int = 64_000_000
+    """Bytes of a SQL reply that names no limit; filled before the first byte is sent."""
+    max_waiting: int = 64
+    """Queries that may wait for a worker."""
+    max_waiting_per_client: int = 16
+    """Queries of one client that may wait for a worker."""
+    allow_weak_sandbox: bool = False
+    """Bind beyond loopback even where the kernel lacks a layer of the sandbox."""
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that would not be safe, or not run.
+
+        Raises:
+            ConfigError: what is wrong, and what to do.
+        """
+        if self.token is not None and not re.fullmatch(TOKEN, self.token):
+            raise ConfigError(
+                "a token has 16 to 200 letters, digits, '-' or '_'; "
+                "`openssl rand -hex 16` makes one"
+            )
+        if not self.is_loopback and self.token is None:
+            raise ConfigError(
+                f"--host {self.host} is open to others: set a token with --token-file or "
+                "QKATLAS_TOKEN, or bind 127.0.0.1"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("TLS needs both --tls-cert and --tls-key")
+        if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path):
+            raise ConfigError(f"--root-path {self.root_path}: write it as /some/path")
+        if self.workers < 2:
+            raise ConfigError(f"--workers {self.workers}: at least 2, so that no client holds all")
+
+    @property
+    def is_loopback(self) -> bool:
+        """True where only processes of this machine can connect."""
+        return self.host in LOOPBACK
