@@ -43,17 +43,20 @@ def file_system(table: str, path: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(DeltaStorageHandler(root)), root
 
 
-def dataset(table: str, files: pa.Table) -> ds.FileSystemDataset:
+def dataset(
+    table: str, files: pa.Table, system: pafs.FileSystem | None = None
+) -> ds.FileSystemDataset:
     """Files as one dataset whose fragments know their partition values.
 
     Args:
         table: name of the table.
         files: with columns path and the table's partition columns, as `Snapshot.files` gives.
+        system: that knows the paths as they are; None finds the one that holds the atlas.
     """
     kind = TABLES[table]
     parquet = ds.ParquetFileFormat()
     paths = files["path"].to_pylist()
-    system, root = file_system(table, paths[0] if paths else "")
+    system, root = (system, "") if system else file_system(table, paths[0] if paths else "")
     values = [files[name].to_pylist() for name in kind.partitions]
     promises: dict[tuple[object, ...], pc.Expression] = {}
     fragments = []

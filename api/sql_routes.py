@@ -1,0 +1,177 @@
+"""`/v1/sql`: users' SQL, run in a worker, as Arrow, JSON, CSV or Parquet."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.gate import check_text
+from api.jobs import MEDIA_TYPES, Format, SqlJob, SqlReply
+from api.pool import Pool
+from api.settings import ServeSettings
+from store.errors import NotInAtlasError, QueryError, QueryKilledError
+
+router = APIRouter(tags=["sql"])
+
+EXAMPLE = {
+    "sql": "SELECT layer, head, entropy FROM head_measures WHERE model = $model ORDER BY entropy",
+    "parameters": {"model": "minilm"},
+    "format": "json",
+}
+
+LONGEST_GET = 4_096
+"""Bytes of SQL in a URL."""
+
+QueryId = Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+Scalar = str | int | float | bool | None
+
+
+class SqlRequest(BaseModel):
+    """One statement to run."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
+
+    sql: str = Field(description="One SELECT, or DESCRIBE, SHOW TABLES, SUMMARIZE, EXPLAIN.")
+    parameters: list[Scalar] | dict[str, Scalar] | None = Field(
+        None, description="Values for `?` and `$1`, or by name for `$name`."
+    )
+    format: Format | None = Field(None, description="Instead of the header Accept.")
+    max_rows: int | None = Field(None, ge=1, description="Rows at which the reply is cut.")
+    max_bytes: int | None = Field(
+        None, ge=1, description="Bytes at which it is cut; above the server's own, it is streamed."
+    )
+    timeout_s: float | None = Field(None, gt=0, description="Deadline in seconds.")
+    id: QueryId = Field(None, description="Name by which DELETE /v1/sql/{id} cancels it.")
+
+
+@router.post("/v1/sql", response_class=Response, summary="Run one SQL statement")
+async def post_sql(request: Request, asked: Annotated[SqlRequest, Body()]) -> Response:
+    """The answer of one statement.
+
+    The headers X-Rows and X-Truncated say whether a limit cut it; X-Query-Id names it,
+    X-Atlas-Version the version that it was asked of.
+    """
+    settings: ServeSettings = request.app.state.settings
+    job = _to_job(asked, settings, request.headers.get("accept", "*/*"))
+    if job.max_bytes > settings.max_bytes:
+        return await _stream(request, job)
+    reply = await _unless_gone(request, _pool(request).run(job, _client(request)))
+    return _to_response(job, reply)
+
+
+@router.get("/v1/sql", response_class=Response, summary="Run one short SQL statement")
+async def get_sql(
+    request: Request,
+    sql: Annotated[str, Query(max_length=LONGEST_GET, examples=["SELECT * FROM models"])],
+    format: Format | None = None,
+) -> Response:
+    """The same for a statement in the URL, as browsers and spreadsheets send it."""
+    return await post_sql(request, SqlRequest.model_validate({"sql": sql, "format": format}))
+
+
+@router.delete("/v1/sql/{id}", status_code=204, summary="Cancel a query")
+async def delete_sql(request: Request, id: str) -> None:
+    """End a query of one's own that runs or waits."""
+    if not await _pool(request).cancel(id, _client(request)):
+        raise NotInAtlasError(f"no query {id} of yours runs or waits")
+
+
+def _pool(request: Request) -> Pool:
+    pool: Pool = request.app.state.pool
+    return pool
+
+
+def _client(request: Request) -> str:
+    """Who asks: fair shares go by address."""
+    return request.client.host if request.client else ""
+
+
+def _to_job(asked: SqlRequest, settings: ServeSettings, accept: str) -> SqlJob:
+    """The job, within the server's limits.
+
+    Raises:
+        QueryError: the text is too long or too deep, or a limit is above the server's.
+    """
+    check_text(asked.sql)
+    timeout_s = asked.timeout_s or settings.timeout_s
+    if timeout_s > settings.max_timeout_s:
+        raise QueryError(f"timeout_s is {timeout_s:g}, at most {settings.max_timeout_s:g} here")
+    return SqlJob(
+        sql=asked.sql,
+        parameters=asked.parameters,
+        format=asked.format or _accepted(accept),
+        max_rows=asked.max_rows or settings.max_rows,
+        max_bytes=asked.max_bytes or settings.max_bytes,
+        timeout_s=timeout_s,
+        id=asked.id or uuid.uuid4().hex,
+    )
+
+
+def _accepted(accept: str) -> Format:
+    """The format that a header Accept names first; JSON where it names none of ours."""
+    for item in accept.split(","):
+        kind = item.partition(";")[0].strip()
+        for format, media_type in MEDIA_TYPES.items():
+            if kind == media_type.partition(";")[0]:
+                return format
+    return "json"
+
+
+def _to_response(job: SqlJob, reply: SqlReply) -> Response:
+    headers = {
+        "X-Rows": str(reply.n_rows),
+        "X-Truncated": str(reply.truncated).lower(),
+        "X-Query-Id": job.id,
+        "X-Atlas-Version": reply.version,
+    }
+    return Response(reply.body, media_type=MEDIA_TYPES[job.format], headers=headers)
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, SqlReply]) -> SqlReply:
+    """The result of some work, which ends when the client goes away."""
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(_wait_until_gone(request))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise QueryKilledError("the client went away")
+        return task.result()
+    finally:
+        for other in (task, watch):
+            other.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await other
+
+
+async def _wait_until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stream(request: Request, job: SqlJob) -> StreamingResponse:
+    """A reply above the server's own limit, sent as it comes.
+
+    The first piece is waited for, so that most errors still have a status; one that comes later
+    aborts the connection, as an Arrow stream that is cut short reads without error.
+    """
+    items = _pool(request).stream(job, _client(request))
+    version = str(await anext(items))
+    first = await anext(items)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            if isinstance(first, bytes):
+                yield first
+            async for item in items:
+                if isinstance(item, bytes):
+                    yield item
+        finally:
+            await items.aclose()
+
+    headers = {"X-Query-Id": job.id, "X-Atlas-Version": version}
+    return StreamingResponse(pieces(), media_type=MEDIA_TYPES[job.format], headers=headers)

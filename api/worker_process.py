@@ -1,0 +1,165 @@
+"""One worker as the service sees it: a process, two sockets, and whether it may go on."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from api.broker import Broker
+from api.jobs import (
+    CHUNK,
+    END,
+    ERROR,
+    FATAL,
+    HEADER,
+    JOB,
+    LONGEST_CHUNK,
+    LONGEST_HEAD,
+    READY,
+    Ending,
+    SqlJob,
+    frame,
+    to_error,
+)
+from store.errors import QueryKilledError
+
+ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "_RJEM_MALLOC_CONF": "background_thread:false",
+}
+"""All that a worker knows of the environment; but for the first, so that nobody starts threads."""
+
+TOO_LATE = "the query ran beyond its deadline of {:g} s: ask for less at once"
+DIED = (
+    "the query ended its worker, by the memory that it took or a fault in DuckDB: "
+    "ask for less at once"
+)
+
+START_S = 60.0
+"""Seconds within which a worker must be ready."""
+
+GRACE_S = 0.4
+"""Seconds after a deadline within which a worker may end a query by itself."""
+
+GONE = (asyncio.IncompleteReadError, ConnectionError, OSError)
+
+
+@dataclass
+class WorkerProcess:
+    """A worker that is ready, or runs one job."""
+
+    process: subprocess.Popen[bytes]
+    version: str
+    layers: dict[str, bool]
+    _reader: asyncio.StreamReader
+    _writer: asyncio.StreamWriter
+    is_sound: bool = True
+    """False once it was killed, has died, or is about to."""
+
+    @classmethod
+    async def start(
+        cls,
+        version: str,
+        frames: Sequence[bytes],
+        paths: Sequence[str],
+        open_file: Callable[[str], int],
+    ) -> Self:
+        """A process that has given up its rights and opened its views.
+
+        Args:
+            version: of the snapshot.
+            frames: that start a worker, from `send_start`.
+            paths: of the snapshot's files, in the order of its contents.
+            open_file: gives a descriptor of one.
+
+        Raises:
+            QueryKilledError: it did not get ready.
+        """
+        jobs, its_jobs = socket.socketpair()
+        files, its_files = socket.socketpair()
+        with its_jobs, its_files:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-m", "api.worker"]
+                + [str(theirs.fileno()) for theirs in (its_jobs, its_files)],
+                pass_fds=(its_jobs.fileno(), its_files.fileno()),
+                env=ENVIRONMENT,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=None if os.environ.get("QKATLAS_DEBUG") else subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        Broker(files, paths, open_file)
+        reader, writer = await asyncio.open_connection(sock=jobs)
+        worker = cls(process, version, {}, reader, writer)
+        try:
+            async with asyncio.timeout(START_S):
+                writer.writelines(frames)
+                kind, payload = await worker._receive()
+                if kind != READY:
+                    raise ConnectionError
+                worker.layers = json.loads(payload)
+        except (*GONE, TimeoutError) as error:
+            await worker.kill()
+            raise QueryKilledError("a SQL worker did not start: see the server's log") from error
+        except asyncio.CancelledError:
+            await worker.kill()
+            raise
+        return worker
+
+    async def run(self, job: SqlJob) -> AsyncGenerator[bytes | Ending]:
+        """Pieces of the body, then its ending; the worker is killed unless it came that far.
+
+        Raises:
+            QueryError: the statement is refused or fails.
+            QueryKilledError: it ran beyond its deadline or memory, or the worker died.
+        """
+        deadline = asyncio.get_running_loop().time() + job.timeout_s + GRACE_S
+        ended = False
+        try:
+            self._writer.write(frame(JOB, job.to_bytes()))
+            while not ended:
+                async with asyncio.timeout_at(deadline):
+                    kind, payload = await self._receive()
+                ended = kind in (END, ERROR)
+                yield _read_answer(kind, payload)
+        except TimeoutError as error:
+            raise QueryKilledError(TOO_LATE.format(job.timeout_s)) from error
+        except GONE as error:
+            raise QueryKilledError(DIED) from error
+        finally:
+            if not ended:
+                await self.kill()
+
+    async def _receive(self) -> tuple[bytes, bytes]:
+        kind, length = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+        if length > (LONGEST_CHUNK if kind == CHUNK else LONGEST_HEAD):
+            raise ConnectionError
+        return kind, await self._reader.readexactly(length)
+
+    async def kill(self) -> None:
+        """End it at once."""
+        self.is_sound = False
+        self.process.kill()
+        self._writer.close()
+        while self.process.poll() is None:
+            await asyncio.sleep(0.005)
+
+
+def _read_answer(kind: bytes, payload: bytes) -> bytes | Ending:
+    """What a frame of a worker holds; an error is raised."""
+    if kind == CHUNK:
+        return payload
+    if kind == END:
+        return Ending(**json.loads(payload))
+    if kind in (ERROR, FATAL):
+        raise to_error(payload)
+    raise ConnectionError
