@@ -8,17 +8,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from api.gate import check_text
 from api.jobs import MEDIA_TYPES, Format, SqlJob, SqlReply
 from api.pool import Pool
+from api.replies import check_changed, choose_media_type, finish
 from api.settings import ServeSettings
 from store.errors import NotInAtlasError, QueryError, QueryKilledError
 
 router = APIRouter(tags=["sql"])
 
-EXAMPLE = {
+EXAMPLE: dict[str, JsonValue] = {
     "sql": "SELECT layer, head, entropy FROM head_measures WHERE model = $model ORDER BY entropy",
     "parameters": {"model": "minilm"},
     "format": "json",
@@ -38,15 +39,15 @@ class SqlRequest(BaseModel):
 
     sql: str = Field(description="One SELECT, or DESCRIBE, SHOW TABLES, SUMMARIZE, EXPLAIN.")
     parameters: list[Scalar] | dict[str, Scalar] | None = Field(
-        None, description="Values for `?` and `$1`, or by name for `$name`."
+        default=None, description="Values for `?` and `$1`, or by name for `$name`."
     )
-    format: Format | None = Field(None, description="Instead of the header Accept.")
-    max_rows: int | None = Field(None, ge=1, description="Rows at which the reply is cut.")
+    format: Format | None = Field(default=None, description="Instead of the header Accept.")
+    max_rows: int | None = Field(default=None, ge=1, description="Rows at which the reply is cut.")
     max_bytes: int | None = Field(
-        None, ge=1, description="Bytes at which it is cut; above the server's own, it is streamed."
+        default=None, ge=1, description="Bytes at which it is cut; above the server's own, it is streamed."
     )
-    timeout_s: float | None = Field(None, gt=0, description="Deadline in seconds.")
-    id: QueryId = Field(None, description="Name by which DELETE /v1/sql/{id} cancels it.")
+    timeout_s: float | None = Field(default=None, gt=0, description="Deadline in seconds.")
+    id: QueryId = Field(default=None, description="Name by which DELETE /v1/sql/{id} cancels it.")
 
 
 @router.post("/v1/sql", response_class=Response, summary="Run one SQL statement")
@@ -57,11 +58,11 @@ async def post_sql(request: Request, asked: Annotated[SqlRequest, Body()]) -> Re
     X-Atlas-Version the version that it was asked of.
     """
     settings: ServeSettings = request.app.state.settings
-    job = _to_job(asked, settings, request.headers.get("accept", "*/*"))
+    job = _to_job(asked, settings, _choose_format(request, asked))
     if job.max_bytes > settings.max_bytes:
         return await _stream(request, job)
     reply = await _unless_gone(request, _pool(request).run(job, _client(request)))
-    return _to_response(job, reply)
+    return await _to_response(request, job, reply)
 
 
 @router.get("/v1/sql", response_class=Response, summary="Run one short SQL statement")
@@ -71,7 +72,8 @@ async def get_sql(
     format: Format | None = None,
 ) -> Response:
     """The same for a statement in the URL, as browsers and spreadsheets send it."""
-    return await post_sql(request, SqlRequest.model_validate({"sql": sql, "format": format}))
+    check_changed(request, request.app.state.service.current[0])
+    return await post_sql(request, SqlRequest(sql=sql, format=format))
 
 
 @router.delete("/v1/sql/{id}", status_code=204, summary="Cancel a query")
@@ -91,7 +93,16 @@ def _client(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _to_job(asked: SqlRequest, settings: ServeSettings, accept: str) -> SqlJob:
+def _choose_format(request: Request, asked: SqlRequest) -> Format:
+    """The format asked for, else the one that Accept likes best, JSON before others."""
+    if asked.format is not None:
+        return asked.format
+    kinds = {kind.partition(";")[0]: format for format, kind in MEDIA_TYPES.items()}
+    chosen = choose_media_type(request, ["application/json", *kinds])
+    return kinds[chosen]
+
+
+def _to_job(asked: SqlRequest, settings: ServeSettings, format: Format) -> SqlJob:
     """The job, within the server's limits.
 
     Raises:
@@ -104,7 +115,7 @@ def _to_job(asked: SqlRequest, settings: ServeSettings, accept: str) -> SqlJob:
     return SqlJob(
         sql=asked.sql,
         parameters=asked.parameters,
-        format=asked.format or _accepted(accept),
+        format=format,
         max_rows=asked.max_rows or settings.max_rows,
         max_bytes=asked.max_bytes or settings.max_bytes,
         timeout_s=timeout_s,
@@ -112,24 +123,14 @@ def _to_job(asked: SqlRequest, settings: ServeSettings, accept: str) -> SqlJob:
     )
 
 
-def _accepted(accept: str) -> Format:
-    """The format that a header Accept names first; JSON where it names none of ours."""
-    for item in accept.split(","):
-        kind = item.partition(";")[0].strip()
-        for format, media_type in MEDIA_TYPES.items():
-            if kind == media_type.partition(";")[0]:
-                return format
-    return "json"
-
-
-def _to_response(job: SqlJob, reply: SqlReply) -> Response:
+async def _to_response(request: Request, job: SqlJob, reply: SqlReply) -> Response:
     headers = {
         "X-Rows": str(reply.n_rows),
         "X-Truncated": str(reply.truncated).lower(),
         "X-Query-Id": job.id,
-        "X-Atlas-Version": reply.version,
     }
-    return Response(reply.body, media_type=MEDIA_TYPES[job.format], headers=headers)
+    media_type = MEDIA_TYPES[job.format]
+    return await asyncio.to_thread(finish, request, reply.body, media_type, reply.version, headers)
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, SqlReply]) -> SqlReply:

@@ -28,6 +28,8 @@ from api.jobs import (
 )
 from store.errors import QueryKilledError
 
+COMMAND = (sys.executable, "-I", "-m", "api.worker")
+
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "OPENBLAS_NUM_THREADS": "1",
@@ -87,8 +89,7 @@ class WorkerProcess:
         files, its_files = socket.socketpair()
         with its_jobs, its_files:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "api.worker"]
-                + [str(theirs.fileno()) for theirs in (its_jobs, its_files)],
+                [*COMMAND, str(its_jobs.fileno()), str(its_files.fileno())],
                 pass_fds=(its_jobs.fileno(), its_files.fileno()),
                 env=ENVIRONMENT,
                 cwd="/",
@@ -150,8 +151,7 @@ class WorkerProcess:
         self.is_sound = False
         self.process.kill()
         self._writer.close()
-        while self.process.poll() is None:
-            await asyncio.sleep(0.005)
+        await asyncio.shield(asyncio.to_thread(self.process.wait))
 
 
 def _read_answer(kind: bytes, payload: bytes) -> bytes | Ending:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, BinaryIO, Literal, get_args
 
+import orjson
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -115,14 +116,19 @@ def _write_json(table: pa.Table, stream: BinaryIO) -> None:
     separator = b"\n"
     for batch in table.to_batches(max_chunksize=1_024):
         for row in batch.to_pylist(maps_as_pydicts="lossy"):
-            stream.write(separator + _to_json(row).encode())
+            stream.write(separator + _to_json(row))
             separator = b",\n"
     stream.write(b"\n]\n")
 
 
-def _to_json(value: object) -> str:
-    """A value as JSON text; NaN and infinities become null, bytes base64."""
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+def _to_json(value: object) -> bytes:
+    """A value as JSON; NaN and infinities become null, bytes base64."""
+    try:
+        return orjson.dumps(
+            value, _plain, orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+        )
+    except orjson.JSONEncodeError:  # whole numbers of more than 64 bits
+        return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _plain(value: Any) -> Any:
@@ -152,7 +158,7 @@ def _write_csv(table: pa.Table, stream: BinaryIO) -> None:
 
 def _to_csv(value: object) -> str:
     """A nested value or bytes as the text of one cell."""
-    return str(_plain(value)) if isinstance(value, bytes) else _to_json(value)
+    return str(_plain(value)) if isinstance(value, bytes) else _to_json(value).decode()
 
 
 def _write_arrow(table: pa.Table, stream: BinaryIO) -> None:

@@ -5,6 +5,8 @@ Apart from `snapshot`, which says what the files are, so that bytes are read in 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +69,33 @@ def dataset(
         fragments.append(
             parquet.make_fragment(path.removeprefix(root), system, promises[partition])
         )
-    return ds.FileSystemDataset(fragments, kind.schema.remove_metadata(), parquet, system)
+    return LetGoDataset(fragments, kind.schema.remove_metadata(), parquet, system)
+
+
+class LetGoDataset(ds.FileSystemDataset):  # type: ignore[misc]
+    """A dataset that DuckDB may scan where its file system is written in Python.
+
+    DuckDB asks for `scanner(…).to_reader()`. pyarrow 26 begins to read in there without letting go
+    of Python's lock, which the threads that open files wait for: now and then both wait forever.
+    """
+
+    def scanner(self, **options: Any) -> "_LetGoScanner":
+        """What DuckDB calls."""
+        return _LetGoScanner(super().scanner(**options))
+
+
+@dataclass(frozen=True)
+class _LetGoScanner:
+    """A scanner that reads through `to_batches`, which does let go of Python's lock."""
+
+    scanner: ds.Scanner
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        schema = self.scanner.projected_schema
+        return pa.RecordBatchReader.from_batches(schema, self.scanner.to_batches())
+
+    def to_table(self) -> pa.Table:
+        return self.scanner.to_table()
 
 
 def _promise(schema: pa.Schema, names: Sequence[str], values: Sequence[object]) -> pc.Expression:

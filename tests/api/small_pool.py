@@ -43,7 +43,7 @@ def make_job(sql: str, **changed: Any) -> SqlJob:
         "format": "json",
         "max_rows": 1_000,
         "max_bytes": 1_000_000,
-        "timeout_s": 20.0,
+        "timeout_s": 60.0,
         "id": f"job{next(_NUMBERS)}",
     }
     return SqlJob(sql, **{**usual, **changed})
