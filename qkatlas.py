@@ -8,10 +8,9 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -20,10 +19,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from api.command import serve
 from flows.environment import is_debugging
 from store.errors import AtlasError, ConfigError
 
 if TYPE_CHECKING:
+    from api.remote import RemoteAtlas
     from store.atlas import Atlas
 
 app = typer.Typer(
@@ -56,11 +57,12 @@ OtherAtlas = Annotated[
 ]
 
 
-def open(uri: str) -> "Atlas":
+def open(uri: str) -> "Atlas | RemoteAtlas":
     """Open an atlas to read it.
 
     Args:
-        uri: folder or URI.
+        uri: folder or URI; or the address of a service, as `qkatlas serve` prints it, whose token
+            may also come from QKATLAS_TOKEN.
 
     Returns:
         An atlas with `sql`, `models`, `heads`, `attention` and more.
@@ -68,9 +70,17 @@ def open(uri: str) -> "Atlas":
     Raises:
         AtlasNotFoundError: there is none.
     """
+    if uri.startswith(("http://", "https://")):
+        return _connect(uri)
     from store.atlas import Atlas
 
     return Atlas(uri)
+
+
+def _connect(url: str) -> "RemoteAtlas":
+    from api.remote import RemoteAtlas
+
+    return RemoteAtlas(url)
 
 
 def _show_version(wanted: bool) -> None:
@@ -100,45 +110,16 @@ def run(
     Example: `qkatlas run examples/encoder_on_text.yaml --set capture.sample.limit=1000`
     """
     from flows.config import load_config
+    from flows.results import show_failed, show_results
     from flows.run import run as run_config
 
     results = run_config(load_config(config, overrides or (), atlas), console, strict)
     if results is None:
         console.print("nothing to do: the atlas is up to date")
         return
-    _print_results(results)
-    failed = [reason for result in results for reason in result.failed]
-    if failed:
-        _print_failed(failed)
+    show_results(results, console)
+    if show_failed(results, errors):
         raise typer.Exit(1)
-
-
-def _print_failed(failed: Sequence[str]) -> None:
-    """Say how much work was given up, and the first reason; `status` has them all."""
-    errors.print(
-        f"[red]failed[/]: {len(failed):,} unit(s) of work were given up, the rest is visible; the "
-        f"first: {escape(failed[0])}",
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def _print_results(results: Sequence[Any]) -> None:
-    table = Table("stage", box=box.SIMPLE_HEAD)
-    for name in ("done", "failed", "seconds"):
-        table.add_column(name, justify="right")
-    table.add_column("notes")
-    for result in results:
-        notes = ", ".join(
-            f"{n:,} {name.removeprefix('n_')}" for name, n in result.counts.items() if n
-        )
-        table.add_row(
-            result.stage, str(result.done), str(len(result.failed)), f"{result.seconds:.1f}", notes
-        )
-    console.print(table)
-    for result in results:
-        for note in result.notes:
-            console.print(f"[yellow]{escape(note)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -175,8 +156,12 @@ def status(atlas: AtlasOption = None) -> None:
 
 @app.command()
 def sql(
+    context: typer.Context,
     query: Annotated[str, typer.Argument(metavar="'SELECT …'", help="One SELECT statement.")],
     atlas: AtlasOption = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ask a service that runs in place of a URI.")
+    ] = None,
     format: Annotated[
         str, typer.Option(help="table, json, csv, arrow or parquet.", metavar="FORMAT")
     ] = "table",
@@ -190,8 +175,40 @@ def sql(
     chosen = next((known for known in FORMATS if known == format), None)
     if chosen is None:
         raise ConfigError(f"--format: expected one of {', '.join(FORMATS)}, got '{format}'")
-    with open(_uri(atlas)) as opened:
+    source = context.get_parameter_source("atlas")
+    if url is not None and source is not None and source.name == "COMMANDLINE":
+        raise ConfigError("name either --atlas URI or --url URL, not both")
+    with open(_uri(atlas)) if url is None else _connect(url) as opened:
         write_result(opened.sql(query), chosen, sys.stdout.buffer)
+
+
+@app.command()
+def export(
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT.parquet", help="A new file: .parquet, .duckdb or .csv.")
+    ],
+    atlas: AtlasOption = None,
+    map: Annotated[
+        list[str] | None, typer.Option(metavar="MAP_ID", help="One map; repeatable.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="All current maps of this model.")] = None,
+    layer: Annotated[int | None, typer.Option(min=0, help="Of this layer.")] = None,
+    head: Annotated[int | None, typer.Option(min=0, help="Of this head.")] = None,
+    method: Annotated[str | None, typer.Option(help="Of this method.")] = None,
+    dims: Annotated[int | None, typer.Option(min=2, max=3, help="Of 2 or 3 dimensions.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="parquet, duckdb or csv, whatever the file's name says.")
+    ] = None,
+) -> None:
+    """Write the points of maps, with their tokens, to a file.
+
+    Example: `qkatlas export points.parquet --atlas build/demo-atlas --method umap`
+    """
+    from flows.export import MapChoice, export_maps
+
+    choice = MapChoice(model, layer, head, method, dims)
+    said = export_maps(_uri(atlas), target, map or [], choice, format)
+    console.print(said, soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()
@@ -261,14 +278,16 @@ def demo(
     if results is None:
         console.print(f"nothing to do: {os.path.relpath(config.atlas)} is up to date")
         return
-    _print_results(results)
     from flows.overview import show_demo
+    from flows.results import show_failed, show_results
 
+    show_results(results, console)
     show_demo(config, path, console)
-    failed = [reason for result in results for reason in result.failed]
-    if failed:
-        _print_failed(failed)
+    if show_failed(results, errors):
         raise typer.Exit(1)
+
+
+app.command()(serve)
 
 
 def _uri(atlas: str | None) -> str:

@@ -38,12 +38,18 @@ class ServeSettings:
     """Seconds that a superseded version still answers its page cursors."""
     scan_bytes: int = 4_000_000_000
     """Most bytes of Parquet that one typed request may scan."""
-    cache_bytes: int = 256_000_000
-    """Most bytes of tokens and matrices kept in memory."""
+    file_cache_bytes: int = 20_000_000_000
+    """Most bytes of disk for copies of an object store's files; local files are not copied."""
     request_bytes: int = 1_000_000
     """Largest body of a request."""
     slow_client_s: float = 15.0
     """Seconds that a client may take to send a request, or to take the next piece of a reply."""
+    max_connections: int = 256
+    """Connections at one time; more are answered 503."""
+    shutdown_s: float = 10.0
+    """Seconds that running requests get to end when the server is told to stop."""
+    threads: int = 16
+    """Typed requests that are answered at one time; more wait."""
     workers: int = max(2, os.cpu_count() or 2)
     """Worker processes for SQL; a client holds at most all but one."""
     worker_threads: int = min(4, os.cpu_count() or 1)

@@ -11,11 +11,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from api.gate import check_text
-from api.jobs import MEDIA_TYPES, Format, SqlJob, SqlReply
+from api.jobs import MEDIA_TYPES, Ending, Format, SqlJob, SqlReply
 from api.pool import Pool
 from api.replies import check_changed, choose_media_type, finish
 from api.settings import ServeSettings
-from store.errors import NotInAtlasError, QueryError, QueryKilledError
+from store.errors import LimitError, NotInAtlasError, QueryError, QueryKilledError
 
 router = APIRouter(tags=["sql"])
 
@@ -30,6 +30,7 @@ LONGEST_GET = 4_096
 
 QueryId = Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 Scalar = str | int | float | bool | None
+Value = Scalar | list[Scalar]
 
 
 class SqlRequest(BaseModel):
@@ -38,13 +39,15 @@ class SqlRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
 
     sql: str = Field(description="One SELECT, or DESCRIBE, SHOW TABLES, SUMMARIZE, EXPLAIN.")
-    parameters: list[Scalar] | dict[str, Scalar] | None = Field(
+    parameters: list[Value] | dict[str, Value] | None = Field(
         default=None, description="Values for `?` and `$1`, or by name for `$name`."
     )
     format: Format | None = Field(default=None, description="Instead of the header Accept.")
     max_rows: int | None = Field(default=None, ge=1, description="Rows at which the reply is cut.")
     max_bytes: int | None = Field(
-        default=None, ge=1, description="Bytes at which it is cut; above the server's own, it is streamed."
+        default=None,
+        ge=1,
+        description="Bytes at which it is cut; above the server's own limit it is streamed whole.",
     )
     timeout_s: float | None = Field(default=None, gt=0, description="Deadline in seconds.")
     id: QueryId = Field(default=None, description="Name by which DELETE /v1/sql/{id} cancels it.")
@@ -157,8 +160,9 @@ async def _wait_until_gone(request: Request) -> None:
 async def _stream(request: Request, job: SqlJob) -> StreamingResponse:
     """A reply above the server's own limit, sent as it comes.
 
-    The first piece is waited for, so that most errors still have a status; one that comes later
-    aborts the connection, as an Arrow stream that is cut short reads without error.
+    The first piece is waited for, so that most errors still have a status. One that comes later,
+    and a limit that is reached, abort the connection: a stream that is cut short reads without
+    error, and its headers are gone.
     """
     items = _pool(request).stream(job, _client(request))
     version = str(await anext(items))
@@ -171,6 +175,8 @@ async def _stream(request: Request, job: SqlJob) -> StreamingResponse:
             async for item in items:
                 if isinstance(item, bytes):
                     yield item
+                elif isinstance(item, Ending) and item.truncated:
+                    raise LimitError(f"a streamed reply was cut after {item.n_rows:,} rows")
         finally:
             await items.aclose()
 

@@ -1,5 +1,6 @@
-"""Atlases for benchmarks: MiniLM over plain text, captured once and kept below `build/bench`."""
+"""Atlases for benchmarks: a model over plain text, built once and kept below `build/bench`."""
 
+from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
 
@@ -19,6 +20,9 @@ def make_atlas(
     sequences: int | None = None,
     layers: str | list[int] = "all",
     heads: str | list[int] = "all",
+    model: str = "minilm",
+    maps: Sequence[Mapping[str, object]] = (),
+    measures: bool | Mapping[str, object] = False,
 ) -> str:
     """Capture sentences of some text files; nothing is done where that was done before.
 
@@ -28,6 +32,9 @@ def make_atlas(
         sequences: most sentences, chosen by hash; None takes all.
         layers: as in a configuration.
         heads: as in a configuration.
+        model: of the demonstration: minilm or smollm2.
+        maps: as in a configuration.
+        measures: as in a configuration.
 
     Returns:
         The atlas's folder.
@@ -46,15 +53,15 @@ def make_atlas(
                     "source": [str(text.resolve()) for text in texts],
                     "split": "sentence",
                 },
-                "model": {"name": str(find_weights("minilm")), "key": "minilm"},
+                "model": {"name": str(find_weights(model)), "key": model},
                 "capture": {
                     "max_length": 256,
                     "layers": layers,
                     "heads": heads,
                     "sample": {"limit": sequences},
                 },
-                "maps": [],
-                "measures": False,
+                "maps": list(maps),
+                "measures": measures,
             }
         )
     )

@@ -46,11 +46,17 @@ def score(queries: NDArray[np.floating], keys: NDArray[np.floating], facts: Head
         raise ShapeError(
             f"queries {queries.shape} and keys {keys.shape} must be (n, d_head) with one d_head"
         )
-    scores: Doubles = (queries.astype(np.float64) @ keys.astype(np.float64).T) * facts.scaling
-    if facts.soft_cap is not None:
-        scores = facts.soft_cap * np.tanh(scores / facts.soft_cap)
+    scores = cap(queries.astype(np.float64) @ keys.astype(np.float64).T, facts)
     if facts.offset_bias is not None:
         scores = scores + offset_bias(len(queries), len(keys), facts.offset_bias)
+    return scores
+
+
+def cap(products: Doubles, facts: HeadFacts) -> Doubles:
+    """Query-key products of any shape, scaled and then soft-capped where the head does so."""
+    scores: Doubles = products * facts.scaling
+    if facts.soft_cap is not None:
+        scores = facts.soft_cap * np.tanh(scores / facts.soft_cap)
     return scores
 
 
@@ -101,3 +107,36 @@ def attention(
         total = total + np.exp(facts.sink - peak)
     weights /= np.where(total > 0, total, 1.0)
     return weights
+
+
+def weigh(weights: Doubles, value_norms: NDArray[np.floating]) -> Doubles:
+    """Attention weights times the norm of each key's value, each row scaled to sum 1.
+
+    Args:
+        weights: shape (n_queries, n_keys).
+        value_norms: shape (n_keys,), 0 or more.
+
+    Returns:
+        float64, shape (n_queries, n_keys); a row without weight stays 0.
+    """
+    return _to_one(weights * value_norms.astype(np.float64))
+
+
+def hide(weights: Doubles, hidden: NDArray[np.bool_]) -> Doubles:
+    """Attention weights without those of some keys, the rest of each row scaled to sum 1.
+
+    Args:
+        weights: shape (n_queries, n_keys).
+        hidden: shape (n_keys,), true for keys to leave out.
+
+    Returns:
+        float64, shape (n_queries, n_keys); a row without weight left is 0.
+    """
+    return _to_one(np.where(hidden, 0.0, weights))
+
+
+def _to_one(weights: Doubles) -> Doubles:
+    """Weights with every row scaled to sum 1; a row of zeros stays."""
+    total = weights.sum(axis=1, keepdims=True)
+    scaled: Doubles = weights / np.where(total > 0, total, 1.0)
+    return scaled

@@ -126,5 +126,9 @@ class QueryKilledError(AtlasError, RuntimeError):
     """A SQL statement ran beyond its deadline or memory, or was cancelled."""
 
 
+class ServiceError(AtlasError, ConnectionError):
+    """A service fails, breaks off, takes too long or does not answer as ours do."""
+
+
 class StageError(AtlasError, RuntimeError):
     """A stage of a run ended with failed units of work."""

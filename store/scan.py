@@ -94,8 +94,8 @@ class _LetGoScanner:
         schema = self.scanner.projected_schema
         return pa.RecordBatchReader.from_batches(schema, self.scanner.to_batches())
 
-    def to_table(self) -> pa.Table:
-        return self.scanner.to_table()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.scanner, name)
 
 
 def _promise(schema: pa.Schema, names: Sequence[str], values: Sequence[object]) -> pc.Expression:

@@ -19,6 +19,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atlas]:
     config = make_run(folder, save_model(folder / "model"))
     run_here(config)
     with qkatlas.open(config.atlas) as opened:
+        assert isinstance(opened, Atlas)
         yield opened
 
 

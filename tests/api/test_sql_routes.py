@@ -5,7 +5,7 @@ import gzip
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,18 @@ def test_parameters_are_bound(client: httpx2.Client) -> None:
     reply = post(client, query, parameters={"token": "t1", "below": 2})
     assert reply.json() == [{"n": 6}]
     assert post(client, "SELECT ?::INTEGER AS a", parameters=[3]).json() == [{"a": 3}]
+    several = post(
+        client, "FROM tokens WHERE position IN (SELECT unnest($p))", parameters={"p": [4, 6]}
+    )
+    assert {row["position"] for row in several.json()} == {4, 6}
 
 
 def test_http_compresses_and_arrow_does_not(client: httpx2.Client) -> None:
     query = "SELECT i % 3 AS i FROM range(100_000) t(i)"
-    undo = {"gzip": gzip.decompress, "zstd": zstandard.ZstdDecompressor().decompress}
+    undo: dict[str, Callable[[bytes], bytes]] = {
+        "gzip": gzip.decompress,
+        "zstd": zstandard.ZstdDecompressor().decompress,
+    }
     for coding, decompress in undo.items():
         headers = {"Accept": ARROW, "Accept-Encoding": coding}
         with client.stream("POST", "v1/sql", json={"sql": query}, headers=headers) as reply:
@@ -136,6 +143,15 @@ def test_a_stream_that_is_killed_aborts_its_connection(client: httpx2.Client) ->
         assert reply.status_code == 200
         for _ in reply.iter_bytes():
             pass
+
+
+def test_a_stream_that_reaches_a_limit_aborts_its_connection(client: httpx2.Client) -> None:
+    limits = {"max_bytes": 200_000_000, "max_rows": 70_000, "format": "csv"}
+    with (
+        pytest.raises(httpx2.RemoteProtocolError),
+        client.stream("POST", "v1/sql", json={"sql": "FROM range(80_000)", **limits}) as reply,
+    ):
+        reply.read()
 
 
 @pytest.mark.parametrize(

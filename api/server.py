@@ -1,0 +1,119 @@
+"""The process that listens: uvicorn with our protocol, our log and a shutdown that waits."""
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import uvicorn
+from fastapi import FastAPI
+
+from api.access_log import start_logging
+from api.app import make_app
+from api.settings import ServeSettings
+from api.slow_clients import PatientProtocol
+from store.errors import ConfigError
+
+BACKLOG = 128
+
+SEND_BUFFER = 512 << 10
+"""Bytes that the kernel holds of each reply; with its own megabytes, a client that reads slowly
+would look like one that does not read at all."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn that leaves it to us to end the lifespan after a signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on SIGINT and SIGTERM; uvicorn's own would raise them again and kill us early."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(name, self.handle_exit, name, None)
+        yield
+
+
+def run_server(settings: ServeSettings, announce: Callable[[FastAPI, list[str]], None]) -> None:
+    """Serve until a signal comes.
+
+    Args:
+        settings: of the server.
+        announce: told the app and its URLs once both are ready.
+
+    Raises:
+        AtlasNotFoundError: there is no atlas.
+        ConfigError: the address cannot be bound, TLS files are wrong, or the sandbox is too weak.
+    """
+    start_logging(settings.token)
+    asyncio.run(_serve(settings, announce))
+
+
+async def _serve(settings: ServeSettings, announce: Callable[[FastAPI, list[str]], None]) -> None:
+    app = make_app(settings)
+    config = _configure(app, settings)
+    # The lifespan is ours, so that its errors reach the user as one line.
+    async with app.router.lifespan_context(app):
+        with _bind(settings) as listener:
+            announce(app, _list_urls(settings, listener.getsockname()[1]))
+            await Server(config).serve([listener])
+
+
+def _configure(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """How uvicorn runs.
+
+    Raises:
+        ConfigError: a TLS file is not there or not valid.
+    """
+    protocol: Any = partial(PatientProtocol, slow_client_s=settings.slow_client_s)
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.root_path),  # else any client could name another address
+        root_path=settings.root_path,
+        limit_concurrency=settings.max_connections,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=cast(int, settings.shutdown_s),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError too
+        raise ConfigError(f"--tls-cert and --tls-key: {error.strerror or error}") from error
+    return config
+
+
+def _bind(settings: ServeSettings) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ConfigError: the address is taken, or not ours.
+    """
+    host, port = settings.host, settings.port
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        hint = (
+            "choose another --port" if error.errno == errno.EADDRINUSE else "choose another --host"
+        )
+        raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}): {hint}") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # connections inherit it
+    return listener
+
+
+def _list_urls(settings: ServeSettings, port: int) -> list[str]:
+    """Where the server answers; the second URL holds the token, for browsers."""
+    scheme = "https" if settings.tls_cert else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    base = f"{scheme}://{host}:{port}"
+    return [f"{base}/", *([f"{base}/t/{settings.token}/"] if settings.token else [])]
