@@ -8,7 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TEXT ?= ../shared/data/wikitext2-valid.txt
 MORE_TEXT ?= ../shared/data/wikitext2-test.txt
 
-.PHONY: help demo test check format bench bench-maps bench-scale pictures constraints docs clean
+.PHONY: help demo test check format bench bench-maps bench-scale bench-serve fuzz hostile-report \
+  pictures constraints docs clean
 
 help:
 	@echo "make demo                 build an atlas of MiniLM over Python's language reference"
@@ -17,6 +18,9 @@ help:
 	@echo "make bench                speed and size of capture, beside the bare model"
 	@echo "make bench-maps           maps of all heads over TEXT, beside AttentionViz's recipe"
 	@echo "make bench-scale          one head's map up to a million points, over TEXT and MORE_TEXT"
+	@echo "make bench-serve          the service, beside bare DuckDB and AttentionViz's JSON, over TEXT"
+	@echo "make fuzz                 100,000 mutated statements through gate and worker"
+	@echo "make hostile-report       the hostile statements on DuckDB 2, in an environment of its own"
 	@echo "make pictures             the pictures of the documentation, from the demo's atlas"
 
 demo: .venv/.demo .venv/.weights-$(MODEL)
@@ -40,6 +44,17 @@ bench-maps: .venv/.demo .venv/.weights-minilm
 
 bench-scale: .venv/.demo .venv/.weights-minilm
 	$(BIN)/python -m bench.maps_scale measure $(TEXT) $(MORE_TEXT)
+
+bench-serve: .venv/.dev .venv/.weights-smollm2
+	$(BIN)/python -m bench.serve $(TEXT) $(MORE_TEXT)
+
+fuzz: .venv/.dev
+	$(BIN)/python -m tests.api.worker_fuzz 100000
+
+hostile-report: .venv/.dev
+	rm -rf build/duckdb2 && $(PYTHON) -m venv build/duckdb2
+	build/duckdb2/bin/python -m pip --disable-pip-version-check install --quiet duckdb==2.0.0
+	build/duckdb2/bin/python -m tests.api.hostile_report
 
 pictures: .venv/.dev demo
 	$(BIN)/python -m bench.pictures

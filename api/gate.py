@@ -48,7 +48,7 @@ UNION SELECT lower(table_name) FROM duckdb_tables()
 _TOKEN = re.compile(
     r"""
     (?P<space>    [ \t\n\r\f]++)
-    | (?P<quoted> [eE]'(?:[^'\\]|\\.)*+' | '[^']*+' | "[^"]*+")
+    | (?P<quoted> [eE]'(?:[^'\\]|\\.|'')*+' | '[^']*+' | "[^"]*+")
     | (?P<dollar> \$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z_0-9\x80-\U0010ffff]*+)?\$)
     | (?P<line>   --[^\n\r]*+)
     | (?P<block>  /\*)

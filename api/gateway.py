@@ -132,7 +132,7 @@ class Gateway:
             foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
             refused = foreign and headers.get("sec-fetch-mode") != "navigate"
         else:
-            refused = urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+            refused = origin.partition("://")[2].lower() != headers.get("host", "").lower()
         if refused:
             raise _refuse(403, "pages of that origin may not ask; --allow-origin ORIGIN lets them")
         return None

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from store.errors import AtlasError, QueryError, QueryKilledError
-from store.formats import write_result
 from store.views import Contents
 
 Format = Literal["arrow", "json", "csv", "parquet"]
@@ -139,5 +138,7 @@ def receive_start(jobs: socket.socket) -> tuple[Limits, Contents]:
 
 def _to_bytes(table: pa.Table) -> bytes:
     sink = BytesIO()
-    write_result(table, "arrow", sink)
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
     return sink.getvalue()

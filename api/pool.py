@@ -4,6 +4,7 @@ All of it runs in the service's event loop, so nothing here needs a lock.
 """
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Sequence
@@ -15,10 +16,12 @@ from api.broker import hide_paths
 from api.file_cache import FileCache
 from api.jobs import Ending, Limits, SqlJob, SqlReply, send_start
 from api.settings import ServeSettings
-from api.worker_process import WorkerProcess
+from api.worker_process import WorkerProcess, find_layers
 from store import views
-from store.errors import BusyError, QueryError, QueryKilledError
+from store.errors import AtlasError, BusyError, QueryError, QueryKilledError
 from store.snapshot import Snapshot
+
+log = logging.getLogger("qkatlas.pool")
 
 NICENESS = 5
 """How far workers step back behind the service itself."""
@@ -61,6 +64,7 @@ class Pool:
     """Workers over the newest snapshot, one more than may run at a time."""
 
     settings: ServeSettings
+    _snapshot: Snapshot | None = None
     _start: _Start | None = None
     _cache: FileCache | None = None
     _idle: list[WorkerProcess] = field(default_factory=list)
@@ -71,19 +75,15 @@ class Pool:
     _layers: dict[str, bool] = field(default_factory=dict)
 
     async def start(self, snapshot: Snapshot) -> None:
-        """Start workers over a snapshot; gives once the first is ready.
-
-        Raises:
-            QueryKilledError: it did not get ready.
-        """
+        """Begin to start workers over a snapshot; queries wait for the first."""
         self._cache = FileCache(self.settings.file_cache_bytes)
-        await self._prepare(snapshot)
-        await self._add_worker()
+        self._snapshot = snapshot
+        self._layers = await find_layers()
         self._tending = asyncio.create_task(self._tend())
 
     async def replace(self, snapshot: Snapshot) -> None:
         """Go over to a newer snapshot; queries that run end on the old one."""
-        await self._prepare(snapshot)
+        self._snapshot = snapshot
         self._wake.set()
 
     async def stop(self) -> None:
@@ -165,47 +165,52 @@ class Pool:
             "layers": dict(self._layers),
         }
 
-    async def _prepare(self, snapshot: Snapshot) -> None:
-        """Read what workers start from, beside the event loop."""
+    async def _tend(self) -> None:
+        """Keep as many fresh workers as are wanted, one more than may run; for ever."""
+        while True:
+            self._wake.clear()
+            try:
+                await self._freshen()
+            except (AtlasError, OSError) as error:
+                log.error("no worker could be started", exc_info=error)
+                await asyncio.sleep(RETRY_START_S)
+            else:
+                await self._wake.wait()
 
-        def prepare() -> _Start:
-            contents, paths = hide_paths(views.read_contents(snapshot))
-            settings = self.settings
-            limits = Limits(
-                settings.worker_memory_bytes,
-                settings.worker_threads,
-                NICENESS,
-                views.MAX_LISTED_FILES,
-            )
-            return _Start(snapshot.version, send_start(limits, contents), paths)
-
-        self._start = await asyncio.to_thread(prepare)
-
-    async def _add_worker(self) -> None:
-        assert self._start is not None and self._cache is not None
+    async def _freshen(self) -> None:
+        """Start the workers that are missing, then end those over an older snapshot."""
+        assert self._snapshot is not None
+        if self._start is None or self._start.version != self._snapshot.version:
+            self._start = await asyncio.to_thread(self._prepare, self._snapshot)
         start = self._start
+        while sum(worker.version == start.version for worker in self._all()) <= (
+            self.settings.workers
+        ):
+            await self._add_worker(start)
+        stale = [worker for worker in self._idle if worker.version != start.version]
+        self._idle = [worker for worker in self._idle if worker not in stale]
+        await asyncio.gather(*(worker.kill() for worker in stale))
+
+    def _prepare(self, snapshot: Snapshot) -> _Start:
+        """Read what workers start from."""
+        contents, paths = hide_paths(views.read_contents(snapshot))
+        settings = self.settings
+        limits = Limits(
+            settings.worker_memory_bytes,
+            settings.worker_threads,
+            NICENESS,
+            views.MAX_LISTED_FILES,
+        )
+        return _Start(snapshot.version, send_start(limits, contents), paths)
+
+    async def _add_worker(self, start: _Start) -> None:
+        assert self._cache is not None
         worker = await WorkerProcess.start(
             start.version, start.frames, start.paths, self._cache.open_file
         )
         self._layers = worker.layers
         self._idle.append(worker)
         self._dispatch()
-
-    async def _tend(self) -> None:
-        """Keep as many fresh workers as are wanted, one more than may run; forever."""
-        while True:
-            self._wake.clear()
-            fresh = sum(worker.version == self._version for worker in self._all())
-            if fresh <= self.settings.workers:
-                try:
-                    await self._add_worker()
-                except QueryKilledError:
-                    await asyncio.sleep(RETRY_START_S)
-                continue
-            stale = [worker for worker in self._idle if worker.version != self._version]
-            self._idle = [worker for worker in self._idle if worker not in stale]
-            await asyncio.gather(*(worker.kill() for worker in stale))
-            await self._wake.wait()
 
     def _all(self) -> list[WorkerProcess]:
         return [*self._idle, *(running.worker for running in self._running.values())]

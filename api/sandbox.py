@@ -6,6 +6,7 @@ proven by trying what it forbids, not by the call that set it up.
 """
 
 import ctypes
+import json
 import os
 import resource
 import signal
@@ -98,6 +99,16 @@ def probe_layers(threads: int) -> dict[str, bool]:
     }
 
 
+def main() -> None:
+    """Give up every right, as a worker does, and print which layers hold as JSON."""
+    statm = os.open("/proc/self/statm", os.O_RDONLY)
+    leave_network()
+    n_threads = count_threads()
+    forbid_paths()
+    limit_resources(1 << 30, 64, statm)
+    print(json.dumps(probe_layers(n_threads)))
+
+
 def count_threads() -> int:
     """Threads of this process."""
     return len(os.listdir("/proc/self/task"))
@@ -115,3 +126,7 @@ def _is_refused(attempt: Callable[[], object]) -> bool:
     except OSError:
         return True
     return False
+
+
+if __name__ == "__main__":
+    main()

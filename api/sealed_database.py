@@ -48,10 +48,17 @@ MAX_MESSAGE = 4_000
 WARM_UP = "SELECT sum(hash(i)) OVER (ORDER BY i DESC) FROM range(100000) t(i) ORDER BY 1 LIMIT 1"
 """Starts DuckDB's threads and its allocator, so that these count as memory at rest."""
 
-SETTINGS = (
-    "SET enable_progress_bar = false; SET TimeZone = 'UTC'; SET parquet_metadata_cache = true"
-)
-"""Those that DuckDB does not take as it connects. What is known of a file never changes."""
+SETTINGS = """
+SET enable_progress_bar = false; SET TimeZone = 'UTC'; SET parquet_metadata_cache = true;
+SET storage_compatibility_version = 'latest'
+"""
+"""Those that DuckDB does not take as it connects: what is known of a file never changes, and the
+gate sees a tree of every statement."""
+
+VIEWS = """
+SELECT view_name FROM duckdb_views()
+WHERE NOT internal AND NOT temporary AND schema_name = 'main'
+"""
 
 SPOILT = (duckdb.OutOfMemoryException, duckdb.InternalException, duckdb.FatalException, MemoryError)
 """After these the database is not used again."""
@@ -89,9 +96,7 @@ class SealedDatabase:
         )
         self._connection.execute(WARM_UP).fetchall()
         lock(self._connection, [SCHEME])
-        self._views = frozenset(
-            name for (name,) in self._connection.execute("SHOW TABLES").fetchall()
-        )
+        self._views = frozenset(name for (name,) in self._connection.execute(VIEWS).fetchall())
 
     def serve(self) -> None:
         """Answer jobs until one leaves the database unsafe to use.

@@ -64,11 +64,16 @@ async def show_health() -> dict[str, bool]:
 
 @router.get("/readyz", summary="Can it answer")
 async def show_readiness(request: Request, response: Response) -> dict[str, Any]:
-    """The atlas's version, the workers for SQL and the layers of their sandbox that hold."""
+    """The atlas's version, the workers for SQL and the layers of their sandbox that hold.
+
+    Status 503 while there is no worker.
+    """
     workers = request.app.state.pool.describe()
     layers = workers.pop("layers")
+    ready = workers["idle"] + workers["running"] > 0
+    response.status_code = 200 if ready else 503
     version, _ = request.app.state.service.current
-    return {"ready": True, "version": version, "workers": workers, "sandbox": layers}
+    return {"ready": ready, "version": version, "workers": workers, "sandbox": layers}
 
 
 @router.get("/metrics", response_class=Response, summary="Metrics for Prometheus")

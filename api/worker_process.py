@@ -26,6 +26,7 @@ from api.jobs import (
     frame,
     to_error,
 )
+from api.sandbox import LAYERS
 from store.errors import QueryKilledError
 
 COMMAND = (sys.executable, "-I", "-m", "api.worker")
@@ -44,6 +45,8 @@ DIED = (
     "the query ended its worker, by the memory that it took or a fault in DuckDB: "
     "ask for less at once"
 )
+
+PROBE = (sys.executable, "-I", "-m", "api.sandbox")
 
 START_S = 60.0
 """Seconds within which a worker must be ready."""
@@ -152,6 +155,13 @@ class WorkerProcess:
         self.process.kill()
         self._writer.close()
         await asyncio.shield(asyncio.to_thread(self.process.wait))
+
+
+async def find_layers() -> dict[str, bool]:
+    """Which layers of the sandbox a worker would have here, long before the first is ready."""
+    probe = await asyncio.create_subprocess_exec(*PROBE, stdout=subprocess.PIPE, env=ENVIRONMENT)
+    said, _ = await probe.communicate()
+    return {**dict.fromkeys(LAYERS, False), **json.loads(said or "{}")}
 
 
 def _read_answer(kind: bytes, payload: bytes) -> bytes | Ending:

@@ -2,7 +2,7 @@
 
 Run with `python -m bench.serve TEXT`. A real server in a process of its own answers over loopback;
 it and its reference run in turns, and a ratio is one of medians. The atlases come from
-`bench.serve_atlases`. Parts, chosen by `--only`: a points of a head, b matrix, c 100,080 files,
+`bench.serve_atlases`. Parts, chosen by `--only`: a points of a head, b matrix, c 100,048 files,
 d 32 clients at once (`bench.serve_load`), e SQL. Replies to a, b, c and e are asked for
 uncompressed. The last line is JSON.
 """
@@ -40,7 +40,7 @@ ARROW = {"accept": "application/vnd.apache.arrow.stream", "accept-encoding": "id
 LAYER, HEAD = 7, 4
 N_POINTS, N_MATRIX = 10_000, 2_000
 START_S = 60.0
-"""Seconds that a server may take to start."""
+"""Seconds that a server may take to start; its log is build/bench/serve.log."""
 
 COLUMNS = ["kind", "sequence_id", "position", "x", "y", "rank", "token", "is_special"]
 
@@ -100,18 +100,24 @@ def measure(
 
 @contextmanager
 def serve(uri: str) -> Iterator[tuple[httpx.Client, float]]:
-    """A server in a process of its own: a client of it, and seconds from start to first reply."""
+    """A server in a process of its own: a client of it, and seconds from start to first reply.
+
+    It is handed over once all its workers have started, so that these take no time of what follows.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "qkatlas", "serve", "--atlas", uri, "--port", str(port)]
-    with (BUILD / "serve.log").open("a") as log:
+    with (BUILD / "serve.log").open("w") as log:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             wait_for_reply(client, process, started)
-            yield client, time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            while client.get("/readyz").json()["workers"]["idle"] <= ServeSettings(uri).workers:
+                time.sleep(0.1)
+            yield client, seconds
     finally:
         process.terminate()
         process.wait(30)
@@ -121,14 +127,14 @@ def wait_for_reply(client: httpx.Client, process: subprocess.Popen[bytes], start
     """Ask for the heads until they come."""
     while time.perf_counter() - started < START_S:
         if process.poll() is not None:
-            raise RuntimeError(f"the server ended with {process.returncode}; see build/bench")
+            raise RuntimeError(f"the server ended with {process.returncode}; see its log")
         try:
             if client.get("/v1/heads", params={"model": MODEL}).is_success:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.01)
-    raise RuntimeError(f"no reply within {START_S} s; see build/bench/serve.log")
+    raise RuntimeError(f"no reply within {START_S} s; see its log")
 
 
 def ask(client: httpx.Client, path: str, **params: object) -> httpx.Response:
@@ -298,7 +304,7 @@ def measure_many(uri: str, repetitions: int) -> Row:
 
 
 def measure_nearest(client: httpx.Client, atlas: Atlas, uri: str, repetitions: int) -> Row:
-    """The ten best keys of a query, from all files of its head: nothing of these is kept."""
+    """The ten best keys of a query: nothing of the head's files is kept, so it bounds nothing."""
     place = {"sequence_id": atlas.sequences(MODEL)["sequence_id"][0].as_py(), "position": 3}
     read = atlas.read_head(MODEL, LAYER, HEAD, [place["sequence_id"]])
     path = f"/v1/models/{MODEL}/layers/{LAYER}/heads/{HEAD}/nearest_keys"
@@ -356,8 +362,7 @@ def list_figures(result: Row) -> Iterator[tuple[str, float, str, float]]:
         yield "b. AttentionViz's bytes ÷ matrix", served["times_fewer"], "≥", 20
         yield "b. AttentionViz's decoding ÷ matrix", 1 / served["decode"]["ratio"], "≥", 5
     if "c" in result:
-        for name in ("points", "nearest_keys"):
-            yield f"c. glob ÷ {name} of a head", 1 / result["c"][name]["ratio"], "≥", 10
+        yield "c. glob ÷ points of a head", 1 / result["c"]["points"]["ratio"], "≥", 10
         yield "c. start to first reply, s", max(result["c"]["start_s"]), "≤", 3
     if "d" in result:
         yield "d. failed requests", sum(result["d"]["errors"].values()), "≤", 0

@@ -56,6 +56,7 @@ def measure_load(client: httpx.Client, uri: str, rounds: int) -> Row:
         rounds: of each client, over all endpoints.
     """
     places = list_places(uri)
+    asyncio.run(run_clients(client.base_url, places, 1, 1))  # fills caches
     alone = asyncio.run(run_clients(client.base_url, places, 1, N_ALONE))
     loaded = asyncio.run(run_clients(client.base_url, places, N_CLIENTS, rounds))
     rows = {name: describe(alone[0][name], loaded[0][name]) for name in ENDPOINTS}
@@ -63,7 +64,7 @@ def measure_load(client: httpx.Client, uri: str, rounds: int) -> Row:
         "clients": N_CLIENTS,
         "requests": sum(map(len, loaded[0].values())),
         "per_s": round(sum(map(len, loaded[0].values())) / loaded[2], 1),
-        "errors": dict(alone[1]) | dict(loaded[1]),
+        "errors": alone[1] | loaded[1],
         "worst_p99_over_p50": max(row["p99_over_p50"] for row in rows.values()),
         "endpoints": rows,
     }

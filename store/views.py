@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 
 from store.scan import dataset
 from store.schema import TABLES
-from store.snapshot import Snapshot, local_path
+from store.snapshot import LEDGERS, Snapshot, local_path
 
 MAX_LISTED_FILES = 2_000
 """Above this a view over a list costs more on every query than a dataset does."""
@@ -41,9 +41,11 @@ DUCKDB_TYPES = {
     pa.binary(): "BLOB",
 }
 
-IN_ATLAS = "model IN (SELECT model FROM newest_shards WHERE status = 'done')"
+IN_ATLAS = "model IN (SELECT model FROM ledger.shards WHERE status = 'done')"
 
 ROW_TABLES = {
+    "shards": "SELECT * FROM raw",
+    "maps": "SELECT * FROM raw",
     "files": """
         SELECT DISTINCT ON (corpus, ordinal) * FROM raw
         ORDER BY corpus, ordinal, bytes DESC, n_rows DESC NULLS LAST""",
@@ -53,8 +55,6 @@ ROW_TABLES = {
     "heads": f"""
         SELECT DISTINCT ON (model, layer, head) * FROM raw WHERE {IN_ATLAS}
         ORDER BY model, layer, head""",
-    "shards": "SELECT * FROM newest_shards",
-    "maps": "SELECT * FROM newest_maps",
     "measures": f"SELECT * FROM raw WHERE {IN_ATLAS} ORDER BY ALL",
 }
 """What the view of a table of rows shows of its raw rows."""
@@ -84,7 +84,7 @@ class Contents:
     """What the views of one snapshot are made from; small enough to go to another process."""
 
     uri: str
-    rows: dict[str, pa.Table]  # of ROW_TABLES, and newest_shards and newest_maps
+    rows: dict[str, pa.Table]  # of ROW_TABLES; of a ledger only the newest
     files: dict[str, pa.Table]  # as `Snapshot.files` gives
 
 
@@ -114,8 +114,8 @@ def read_contents(snapshot: Snapshot, file_tables: Sequence[str] = FILE_TABLES) 
     Raises:
         AtlasFormatError: a file of a ledger is missing or damaged.
     """
-    rows = {name: snapshot.rows(name) for name in ROW_TABLES}
-    newest = {"newest_shards": snapshot.newest_shards(), "newest_maps": snapshot.newest_maps()}
+    rows = {name: snapshot.rows(name) for name in ROW_TABLES if name not in LEDGERS}
+    newest = {"shards": snapshot.newest_shards(), "maps": snapshot.newest_maps()}
     return Contents(
         snapshot.uri, {**rows, **newest}, {name: snapshot.files(name) for name in file_tables}
     )
@@ -227,15 +227,11 @@ def _identifier(name: str) -> str:
 def _create_row_views(connection: duckdb.DuckDBPyConnection, rows: Mapping[str, pa.Table]) -> None:
     """Copy the tables of rows into the database, each under a view."""
     connection.execute("CREATE SCHEMA ledger")
-    connection.register("newest_shards", rows["newest_shards"])
-    connection.register("newest_maps", rows["newest_maps"])
     for name, query in ROW_TABLES.items():
         connection.register("raw", rows[name])
         connection.execute(f"CREATE TABLE ledger.{name} AS {query}")
         connection.unregister("raw")
         connection.execute(f"CREATE VIEW {name} AS FROM ledger.{name}")
-    connection.unregister("newest_shards")
-    connection.unregister("newest_maps")
 
 
 def _registered(

@@ -25,6 +25,11 @@ VIEWS = frozenset(_VIEWS.split())
 HOSTILE_SEEDS = [text for name, text in HOSTILE.items() if not name.startswith("size")]
 HONEST_SEEDS = HONEST + [text for text, _ in WITH_PARAMETERS]
 _PIECE = re.compile(r"\w+|\s+|'[^']*'|[^\w\s]")
+_QUOTED = re.compile(
+    r"[eE]'(?:[^'\\]|\\.|'')*'|'[^']*'|\"[^\"]*\"|(\$\w*\$).*?\1|--[^\n]*"
+    r"|/\*(?:/\*.*?\*/|.)*?\*/",
+    re.DOTALL,
+)
 _CALL = re.compile(
     r"(?:\b(?:select|from|where|join|and|or|not|in|by|lateral|when|then|else|having|limit)\s*"
     r"|[-+*/(\[{:.<>=|])\s*(?P<name>\w+)\s*\(",
@@ -157,7 +162,7 @@ def find_escape(
     kinds = [statement.type.name for statement in connection.extract_statements(text)]
     if kinds not in (["SELECT"], ["EXPLAIN"]):
         return f"statements {kinds}"
-    for call in _CALL.finditer(re.sub(r"'[^']*'", "''", text)):
+    for call in _CALL.finditer(_QUOTED.sub("''", text)):
         if call.group("name").lower() in NEVER:
             return f"a call of {call.group('name')}"
     try:

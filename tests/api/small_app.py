@@ -24,6 +24,7 @@ class NoWorkers:
     """A pool that runs nothing and remembers the versions that it was told of."""
 
     layers: dict[str, bool] = {}  # noqa: RUF012
+    idle = 2
 
     def __init__(self, settings: ServeSettings) -> None:
         self.versions: list[str] = []
@@ -38,7 +39,8 @@ class NoWorkers:
         pass
 
     def describe(self) -> dict[str, Any]:
-        return {"workers": 2, "idle": 2, "waiting": 0, "layers": dict(self.layers)}
+        counts = {"workers": 2, "idle": self.idle, "running": 0, "waiting": 0}
+        return {**counts, "layers": dict(self.layers)}
 
 
 @contextmanager

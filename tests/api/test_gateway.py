@@ -10,7 +10,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from api.access_log import JsonLines
-from tests.api.small_app import TOKEN, error_of, running_app
+from tests.api.small_app import TOKEN, NoWorkers, error_of, running_app
 from tests.store.lake_fixture import build_atlas
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -77,6 +77,22 @@ def test_probes_need_no_token(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 200
 
 
+def test_readiness_says_what_holds_and_no_secret(
+    client: TestClient, atlas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NoWorkers, "layers", {"landlock": False})
+    reply = client.get("/readyz")
+    version = client.get("/v1", headers=BEARER).json()["version"]
+    assert reply.json() == {
+        "ready": True,
+        "version": version,
+        "workers": {"workers": 2, "idle": 2, "running": 0, "waiting": 0},
+        "sandbox": {"landlock": False},
+    }
+    monkeypatch.setattr(NoWorkers, "idle", 0)
+    assert client.get("/readyz").status_code == 503
+
+
 @pytest.mark.parametrize(
     "host",
     [
@@ -110,7 +126,9 @@ def test_a_server_of_all_addresses_answers_to_addresses_only(atlas: Path) -> Non
         assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 400
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:3000"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://[", "http://localhost:3000"]
+)
 def test_another_origin_is_refused(client: TestClient, origin: str) -> None:
     for headers in ({**BEARER, "Origin": origin}, {"Origin": origin}):
         reply = client.get("/v1/models", headers=headers)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -107,7 +107,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_others_do_not_wait(
         ask_long(connection)
         for _ in range(20):
             time.sleep(SLOW_S / 5)
-            assert httpx.get(f"{server.urls[0]}healthz").status_code == 200
+            assert httpx2.get(f"{server.urls[0]}healthz").status_code == 200
         assert len(read_to_end(connection)) < 20_000_000
 
 
@@ -126,7 +126,7 @@ def test_a_client_that_reads_slowly_gets_everything(server: RunningServer) -> No
 
 def test_a_connection_is_used_for_many_requests(server: RunningServer) -> None:
     ports = set()
-    with httpx.Client(base_url=server.urls[0]) as client:
+    with httpx2.Client(base_url=server.urls[0]) as client:
         for _ in range(5):
             stream = client.get("healthz").extensions["network_stream"]
             ports.add(stream.get_extra_info("client_addr"))
@@ -138,14 +138,14 @@ def test_more_connections_than_allowed_are_told_so(server: RunningServer) -> Non
     open_ones = [connect(server) for _ in range(8)]
     try:
         time.sleep(0.2)
-        assert httpx.get(f"{server.urls[0]}healthz").status_code == 503
+        assert httpx2.get(f"{server.urls[0]}healthz").status_code == 503
     finally:
         for connection in open_ones:
             connection.close()
 
 
 def test_no_reply_of_the_process_names_its_software(server: RunningServer) -> None:
-    assert "server" not in httpx.get(f"{server.urls[0]}healthz").headers
+    assert "server" not in httpx2.get(f"{server.urls[0]}healthz").headers
 
 
 @pytest.mark.parametrize("line", [b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n", b"A" * 70_000])
@@ -159,9 +159,9 @@ def test_a_signal_ends_the_server_after_its_running_requests(atlas: Path, tmp_pa
     with running_server(atlas, tmp_path) as server, ThreadPoolExecutor() as threads:
         busy = "SELECT count(*) FROM range(20_000) a, range(10_000) b WHERE a.range % b.range = 3"
         asked = threads.submit(
-            httpx.post, f"{server.urls[0]}v1/sql", json={"sql": busy}, timeout=WAIT_S
+            httpx2.post, f"{server.urls[0]}v1/sql", json={"sql": busy}, timeout=WAIT_S
         )
-        while httpx.get(f"{server.urls[0]}readyz").json()["workers"]["running"] == 0:
+        while httpx2.get(f"{server.urls[0]}readyz").json()["workers"]["running"] == 0:
             time.sleep(0.01)
         server.process.send_signal(signal.SIGTERM)
         assert asked.result().status_code == 200
@@ -177,13 +177,13 @@ def test_a_request_that_does_not_end_holds_the_shutdown_only_so_long(
     ):
         endless = "SELECT count(*) FROM range(1_000_000_000) a, range(1_000_000_000) b"
         asked = threads.submit(
-            httpx.post, f"{server.urls[0]}v1/sql", json={"sql": endless}, timeout=WAIT_S
+            httpx2.post, f"{server.urls[0]}v1/sql", json={"sql": endless}, timeout=WAIT_S
         )
-        while httpx.get(f"{server.urls[0]}readyz").json()["workers"]["running"] == 0:
+        while httpx2.get(f"{server.urls[0]}readyz").json()["workers"]["running"] == 0:
             time.sleep(0.01)
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(WAIT_S) == 0
-        assert isinstance(asked.exception(), httpx.TransportError) or asked.result().is_error
+        assert isinstance(asked.exception(), httpx2.TransportError) or asked.result().is_error
 
 
 def test_the_token_is_in_no_log(atlas: Path, tmp_path: Path) -> None:
@@ -191,9 +191,9 @@ def test_the_token_is_in_no_log(atlas: Path, tmp_path: Path) -> None:
         root, own = server.urls
         assert own == f"{root}t/{TOKEN}/"
         headers = {"Referer": f"{own}page", "Authorization": f"Bearer {TOKEN}"}
-        assert httpx.get(f"{own}v1/models?q={TOKEN}", headers=headers).status_code == 200
-        assert httpx.get(f"{own}{TOKEN}", headers=headers).status_code == 404
-        assert httpx.get(f"{root}v1/models").status_code == 401
+        assert httpx2.get(f"{own}v1/models?q={TOKEN}", headers=headers).status_code == 200
+        assert httpx2.get(f"{own}{TOKEN}", headers=headers).status_code == 404
+        assert httpx2.get(f"{root}v1/models").status_code == 401
         with connect(server) as connection:
             connection.sendall(f"GET /t/{TOKEN}/\x01 HTTP/1.1\r\n\r\n".encode())
             read_to_end(connection)
@@ -209,11 +209,11 @@ def test_a_proxy_may_serve_it_below_a_path(atlas: Path, tmp_path: Path) -> None:
     chosen = {"root_path": "/below", "token": TOKEN, "allowed_hosts": ["atlas.example"]}
     with running_server(atlas, tmp_path, **chosen) as server:
         headers = {"Host": "atlas.example", "X-Forwarded-For": "192.0.2.7"}
-        reply = httpx.get(f"{server.urls[1]}v1/heads?limit=2", headers=headers)
+        reply = httpx2.get(f"{server.urls[1]}v1/heads?limit=2", headers=headers)
         assert reply.status_code == 200
         assert reply.headers["link"].startswith("<?limit=2&cursor=")
         bearer = {**headers, "Authorization": f"Bearer {TOKEN}"}
-        assert httpx.get(f"{server.urls[0]}v1", headers=bearer).status_code == 200
+        assert httpx2.get(f"{server.urls[0]}v1", headers=bearer).status_code == 200
         assert '"client": "192.0.2.7"' in server.log.read_text()
 
 
@@ -248,7 +248,7 @@ def test_tls_files_make_it_https(atlas: Path, tmp_path: Path, certificate: tuple
     chosen = {"tls_cert": cert, "tls_key": key, "slow_client_s": SLOW_S}
     with running_server(atlas, tmp_path, **chosen) as server:
         trusted = ssl.create_default_context(cafile=cert)
-        with httpx.Client(base_url=server.urls[0], verify=trusted) as client:
+        with httpx2.Client(base_url=server.urls[0], verify=trusted) as client:
             assert server.urls[0].startswith("https://127.0.0.1:")
             assert client.get("v1/models").status_code == 200
             body = {"sql": LONG, "format": "csv"}
