@@ -266,18 +266,15 @@ def as_attentionviz(
     Args:
         heads: with columns layer and head.
         places: of each head, float32, shape (n_points, 2).
-        form: names of a point's numbers. The first two of `pca` are our coordinates; all others
-            are our coordinates turned and stretched, so that digits and compression are as real.
+        form: names of a point's numbers, pca_x and pca_y among them. These two are our
+            coordinates; all others are mixtures of them, so that digits and compression are real.
     """
+    mix = np.random.default_rng(0).normal(size=(2, len(form)))
+    mix[:, [form.index("pca_x"), form.index("pca_y")]] = np.eye(2)
     data = []
     for at, points in enumerate(places):
-        angles = np.arange(len(form)) + 0.5 * np.pi * np.arange(len(form))
-        turn = np.stack([np.cos(angles), np.sin(angles)])
-        for column, name in enumerate(form):
-            if name in ("pca_x", "pca_y"):
-                turn[:, column] = (name == "pca_x", name == "pca_y")
-        numbers = np.round(points @ turn, 5).tolist()
         place = {name: heads[name][at].as_py() for name in ("layer", "head")}
+        numbers = np.round(points.astype(np.float64) @ mix, 5).tolist()
         data.append({**place, "tokens": [dict(zip(form, row, strict=True)) for row in numbers]})
     return json.dumps({"data": data}).encode()
 
