@@ -4,10 +4,15 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import duckdb
 import pyarrow as pa
 
 from api.jobs import Ending, SqlJob
+from store.errors import QueryError
 from store.formats import write_result
+
+LONGEST_KIND = 80
+"""Characters of a message in which DuckDB names its kind."""
 
 Encode = Callable[[pa.RecordBatch], bytes]
 Measure = Callable[[pa.RecordBatch], int]
@@ -85,7 +90,7 @@ class Body:
 
     def _fill(self, encode: Encode, measure: Measure | None = None) -> Iterator[bytes]:
         """Encoded batches until a limit is reached; the last batch is cut to what fits."""
-        for batch in self.reader:
+        for batch in self._batches():
             left = self.job.max_rows - self.n_rows
             self.truncated = batch.num_rows > left
             piece, n_rows = self._fit(batch.slice(0, left), encode, measure)
@@ -95,6 +100,13 @@ class Body:
                 self.n_bytes += len(piece)
             if self.truncated:
                 return
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        """The batches; what DuckDB says of a later one comes through Arrow as an OSError."""
+        try:
+            yield from self.reader
+        except (OSError, pa.ArrowException) as error:
+            raise _to_duckdb_error(str(error)) from None
 
     def _fit(
         self, batch: pa.RecordBatch, encode: Encode, measure: Measure | None
@@ -122,3 +134,14 @@ class Body:
         self._sink.seek(0)
         self._sink.truncate()
         return written
+
+
+def _to_duckdb_error(message: str) -> Exception:
+    """The error that a message of DuckDB's stands for."""
+    kinds: dict[str, type[Exception]] = {
+        "INTERRUPT": duckdb.InterruptException,
+        "Out of Memory": duckdb.OutOfMemoryException,
+        "INTERNAL": duckdb.InternalException,
+    }
+    named = (kind for text, kind in kinds.items() if text in message[:LONGEST_KIND])
+    return next(named, QueryError)(message)

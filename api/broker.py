@@ -5,6 +5,7 @@ worker. A worker names a file by its number in the snapshot's list, so it can as
 """
 
 import io
+import logging
 import os
 import socket
 import struct
@@ -19,6 +20,8 @@ from fsspec.spec import AbstractFileSystem
 
 from store.snapshot import table_uri
 from store.views import Contents
+
+log = logging.getLogger("qkatlas.broker")
 
 SCHEME = "broker://"
 NUMBER = struct.Struct(">I")
@@ -64,7 +67,8 @@ class Broker:
         """Answer one request; a file that cannot be opened is the worker's error to report."""
         try:
             descriptor = self._open_file(self._paths[number])
-        except (OSError, IndexError):
+        except Exception as error:  # the thread must go on; the worker says what it lacks
+            log.error("a file could not be opened for a worker", exc_info=error)
             self._stream.sendall(FAILED)
             return
         try:
@@ -184,8 +188,12 @@ class BrokeredFiles(AbstractFileSystem):  # type: ignore[misc]
         return number
 
     def _ask(self, number: int) -> _Descriptor:
-        self._stream.sendall(NUMBER.pack(number))
-        answer, descriptors, *_ = socket.recv_fds(self._stream, 1, 1)
+        try:
+            self._stream.sendall(NUMBER.pack(number))
+            answer, descriptors, *_ = socket.recv_fds(self._stream, 1, 1)
+        except BaseException:
+            self._stream.close()  # an answer left in it would be taken for the next file's
+            raise
         if answer != GIVEN or not descriptors:
             raise FileNotFoundError("a file of the atlas is gone: ask again")
         return _Descriptor(descriptors[0])

@@ -73,6 +73,7 @@ def serve(
         workers=workers,
         worker_memory_bytes=worker_memory,
         timeout_s=timeout_s,
+        max_timeout_s=max(timeout_s, DEFAULTS.max_timeout_s),
         scan_bytes=scan_bytes,
         allow_weak_sandbox=allow_weak_sandbox,
     )

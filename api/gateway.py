@@ -6,7 +6,9 @@ Pure ASGI around the routes, so that it sees every reply, errors and streams too
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +22,7 @@ from api.access_log import log_request
 from api.metrics import Metrics
 from api.problems import to_reply
 from api.settings import LOOPBACK, ServeSettings
+from store.errors import BusyError
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Answered without a token, for probes; they tell no secrets."""
@@ -67,6 +70,7 @@ class Gateway:
         self.settings = settings
         self.metrics = metrics
         self.hidden = hidden
+        self.under_way: Counter[str] = Counter()
         self.hosts = {*LOOPBACK, settings.host.lower(), *map(str.lower, settings.allowed_hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,11 +86,35 @@ class Gateway:
         exchange = Exchange(scope, receive, send, self.settings.request_bytes)
         try:
             early = self._admit(scope, exchange)
-            await (early or self.app)(scope, exchange.receive, exchange.send)
+            with self._counted(scope):
+                await (early or self.app)(scope, exchange.receive, exchange.send)
         except Exception as error:
             await self._answer_problem(scope, exchange, error)
         finally:
             self._record(scope, exchange)
+
+    @contextmanager
+    def _counted(self, scope: Scope) -> Iterator[None]:
+        """Hold a typed request against its client's share of the threads.
+
+        Raises:
+            BusyError: the client has too many under way.
+        """
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path in OPEN_PATHS or path.startswith("/v1/sql"):
+            yield
+            return
+        client = (scope.get("client") or ("",))[0]
+        most = self.settings.max_requests_per_client
+        if self.under_way[client] >= most:
+            raise BusyError(f"{most} requests of yours are being answered: wait for one", 1)
+        self.under_way[client] += 1
+        try:
+            yield
+        finally:
+            self.under_way[client] -= 1
+            if not self.under_way[client]:
+                del self.under_way[client]
 
     def _admit(self, scope: Scope, exchange: "Exchange") -> Response | None:
         """Let a request in, with its path's token moved to `root_path`.

@@ -8,17 +8,18 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from api.broker import hide_paths
 from api.file_cache import FileCache
 from api.jobs import Ending, Limits, SqlJob, SqlReply, send_start
+from api.sandbox import NEEDED
 from api.settings import ServeSettings
 from api.worker_process import WorkerProcess, find_layers
 from store import views
-from store.errors import AtlasError, BusyError, QueryError, QueryKilledError
+from store.errors import BusyError, QueryError, QueryKilledError
 from store.snapshot import Snapshot
 
 log = logging.getLogger("qkatlas.pool")
@@ -27,6 +28,9 @@ NICENESS = 5
 """How far workers step back behind the service itself."""
 
 CANCELLED = "the query was cancelled"
+
+LOOK_S = 0.5
+"""Seconds between looks for workers that died while they had nothing to do."""
 
 RETRY_START_S = 1.0
 """Pause before a worker is started again after one did not get ready."""
@@ -144,7 +148,7 @@ class Pool:
     async def cancel(self, query_id: str, client: str) -> bool:
         """End a client's query; False where it has none of this id that runs or waits."""
         for waiter in self._waiting.get(client, ()):
-            if waiter.id == query_id:
+            if waiter.id == query_id and not waiter.turn.done():
                 waiter.turn.set_exception(QueryKilledError(CANCELLED))
                 self._waiting[client].remove(waiter)
                 return True
@@ -159,7 +163,7 @@ class Pool:
         """Numbers for /readyz and /metrics, and the layers of the sandbox that hold."""
         return {
             "workers": self.settings.workers,
-            "idle": len(self._idle),
+            "idle": sum(worker.is_alive for worker in self._idle),
             "running": len(self._running),
             "waiting": self._count_waiting(),
             "layers": dict(self._layers),
@@ -171,11 +175,13 @@ class Pool:
             self._wake.clear()
             try:
                 await self._freshen()
-            except (AtlasError, OSError) as error:
+            except Exception as error:  # recorded, and tried again for as long as the pool lives
                 log.error("no worker could be started", exc_info=error)
                 await asyncio.sleep(RETRY_START_S)
             else:
-                await self._wake.wait()
+                with suppress(TimeoutError):  # wait_for of 3.11 may swallow a cancellation
+                    async with asyncio.timeout(LOOK_S):
+                        await self._wake.wait()
 
     async def _freshen(self) -> None:
         """Start the workers that are missing, then end those over an older snapshot."""
@@ -183,6 +189,7 @@ class Pool:
         if self._start is None or self._start.version != self._snapshot.version:
             self._start = await asyncio.to_thread(self._prepare, self._snapshot)
         start = self._start
+        await self._bury()
         while sum(worker.version == start.version for worker in self._all()) <= (
             self.settings.workers
         ):
@@ -208,9 +215,29 @@ class Pool:
         worker = await WorkerProcess.start(
             start.version, start.frames, start.paths, self._cache.open_file
         )
+        await self._check_layers(worker)
         self._layers = worker.layers
         self._idle.append(worker)
         self._dispatch()
+
+    async def _check_layers(self, worker: WorkerProcess) -> None:
+        """Refuse a worker that lacks what the probe had, where others than this machine may ask.
+
+        Raises:
+            QueryKilledError: it was refused.
+        """
+        lost = [name for name in NEEDED if self._layers.get(name) and not worker.layers.get(name)]
+        if lost:
+            log.error("a worker lacks layers of its sandbox", extra={"fields": {"layers": lost}})
+        if lost and not self.settings.is_loopback and not self.settings.allow_weak_sandbox:
+            await worker.kill()
+            raise QueryKilledError(f"a worker has no {' and no '.join(lost)}")
+
+    async def _bury(self) -> None:
+        """Forget idle workers that have died."""
+        dead = [worker for worker in self._idle if not worker.is_alive]
+        self._idle = [worker for worker in self._idle if worker.is_alive]
+        await asyncio.gather(*(worker.kill() for worker in dead))
 
     def _all(self) -> list[WorkerProcess]:
         return [*self._idle, *(running.worker for running in self._running.values())]
@@ -250,7 +277,7 @@ class Pool:
         queue = self._waiting.get(waiter.client, deque())
         if waiter in queue:
             queue.remove(waiter)
-        elif waiter.id in self._running:
+        elif not waiter.turn.cancelled() and waiter.turn.exception() is None:
             self._release(waiter.id)
 
     def _release(self, query_id: str) -> None:
@@ -264,6 +291,8 @@ class Pool:
         """Give idle workers to waiting queries, client by client in turn."""
         for client in list(self._waiting):
             queue = self._waiting[client]
+            while queue and queue[0].turn.done():  # its client has gone
+                queue.popleft()
             if not queue:
                 del self._waiting[client]
             elif self._has_room(client) and (worker := self._take_idle()):
@@ -280,8 +309,8 @@ class Pool:
 
     def _take_idle(self) -> WorkerProcess | None:
         """An idle worker, of the newest snapshot where there is one."""
-        self._idle.sort(key=lambda worker: worker.version == self._version)
-        return self._idle.pop() if self._idle else None
+        self._idle.sort(key=lambda worker: (worker.is_alive, worker.version == self._version))
+        return self._idle.pop() if self._idle and self._idle[-1].is_alive else None
 
     def _count_waiting(self) -> int:
         return sum(map(len, self._waiting.values()))

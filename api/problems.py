@@ -36,6 +36,9 @@ KINDS: dict[type[AtlasError], tuple[int, str]] = {
 }
 """Status and kind of the errors whose message is for the client."""
 
+MAX_MISTAKES = 5
+"""How many mistakes of a request its reply lists."""
+
 INTERNAL = "internal error; the server's log has it under {}"
 
 
@@ -78,5 +81,6 @@ def _explain(error: Exception) -> tuple[int, str, str, Mapping[str, str] | None]
 def _list_mistakes(error: RequestValidationError) -> str:
     """What FastAPI found wrong with a request, without the values that it was sent."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
+        f"{'.'.join(str(part) for part in one['loc'])[:200]}: {one['msg'][:200]}"
+        for one in error.errors()[:MAX_MISTAKES]
     )

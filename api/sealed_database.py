@@ -32,6 +32,7 @@ from api.jobs import (
     frame,
     receive,
     receive_start,
+    send,
 )
 from api.sandbox import count_threads, forbid_paths, limit_resources, probe_layers
 from store.errors import QueryError
@@ -59,6 +60,9 @@ VIEWS = """
 SELECT view_name FROM duckdb_views()
 WHERE NOT internal AND NOT temporary AND schema_name = 'main'
 """
+
+SOUND = (QueryError, duckdb.Error, pa.ArrowException, ValueError, TypeError, OverflowError)
+"""A statement's own failures; after any other error the worker ends."""
 
 SPOILT = (duckdb.OutOfMemoryException, duckdb.InternalException, duckdb.FatalException, MemoryError)
 """After these the database is not used again."""
@@ -114,8 +118,10 @@ class SealedDatabase:
         """Answer one job; True when the next may come."""
         try:
             self._answer(job)
-        except (QueryError, duckdb.Error, MemoryError, OverflowError) as error:
-            sound = not isinstance(error, SPOILT)
+        except OSError:  # of the socket: the service is gone
+            raise
+        except Exception as error:
+            sound = isinstance(error, SOUND) and not isinstance(error, SPOILT)
             self._jobs.sendall(frame(ERROR if sound else FATAL, _describe(error)))
             return sound
         return True
@@ -132,7 +138,7 @@ class SealedDatabase:
                 body = Body(job, reader)
                 for piece in body.pieces():
                     for start in range(0, len(piece), LONGEST_CHUNK):
-                        self._jobs.sendall(frame(CHUNK, piece[start : start + LONGEST_CHUNK]))
+                        send(self._jobs, CHUNK, memoryview(piece)[start : start + LONGEST_CHUNK])
             finally:
                 timer.cancel()
         self._jobs.sendall(frame(END, json.dumps(asdict(body.ending)).encode()))

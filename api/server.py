@@ -5,6 +5,7 @@ import contextlib
 import errno
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
@@ -68,7 +69,14 @@ def _configure(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
     Raises:
         ConfigError: a TLS file is not there or not valid.
     """
-    protocol: Any = partial(PatientProtocol, slow_client_s=settings.slow_client_s)
+    protocol: Any = partial(
+        PatientProtocol,
+        slow_client_s=settings.slow_client_s,
+        open_by_client=Counter(),
+        most=(
+            settings.max_connections if settings.root_path else settings.max_connections_per_client
+        ),
+    )
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -107,6 +115,8 @@ def _bind(settings: ServeSettings) -> socket.socket:
             "choose another --port" if error.errno == errno.EADDRINUSE else "choose another --host"
         )
         raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}): {hint}") from error
+    # asyncio leaves it out for such a socket; small replies would wait 40 ms for a delayed ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # connections inherit it
     return listener
 

@@ -127,7 +127,15 @@ def _newest_commits(uri: str) -> Stamp:
         return ()
     logs = (root / name / "_delta_log" for name in TABLES)
     return tuple(
-        max((entry for entry in os.listdir(log) if entry.endswith(".json")), default="")
+        max(
+            (_stamp(entry) for entry in os.scandir(log) if entry.name.endswith(".json")), default=""
+        )
         for log in logs
         if log.is_dir()
     )
+
+
+def _stamp(entry: os.DirEntry[str]) -> str:
+    """A commit's name, and which file bears it: an atlas may be put in another's place."""
+    found = entry.stat()
+    return f"{entry.name} {found.st_ino} {found.st_mtime_ns}"

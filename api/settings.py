@@ -2,11 +2,12 @@
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from store.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MAY_BE_0 = ("port", "keep_versions_s")
 TOKEN = r"[A-Za-z0-9_-]{16,200}"
 
 
@@ -46,6 +47,10 @@ class ServeSettings:
     """Seconds that a client may take to send a request, or to take the next piece of a reply."""
     max_connections: int = 256
     """Connections at one time; more are answered 503."""
+    max_connections_per_client: int = 100
+    """Most connections of one address; not counted behind a proxy, which `root_path` tells of."""
+    max_requests_per_client: int = 12
+    """Most typed requests of one client that are answered at a time; SQL has limits of its own."""
     shutdown_s: float = 10.0
     """Seconds that running requests get to end when the server is told to stop."""
     threads: int = 16
@@ -91,8 +96,24 @@ class ServeSettings:
             raise ConfigError("TLS needs both --tls-cert and --tls-key")
         if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path):
             raise ConfigError(f"--root-path {self.root_path}: write it as /some/path")
+        self._check_numbers()
         if self.workers < 2:
             raise ConfigError(f"--workers {self.workers}: at least 2, so that no client holds all")
+
+    def _check_numbers(self) -> None:
+        """Refuse limits that nothing could keep."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if (
+                each.type in ("int", "float", int, float)
+                and value <= 0
+                and each.name not in MAY_BE_0
+            ):
+                raise ConfigError(f"{each.name} is {value}: it must be above 0")
+        if self.timeout_s > self.max_timeout_s:
+            raise ConfigError(
+                f"timeout_s is {self.timeout_s:g}, above max_timeout_s, {self.max_timeout_s:g}"
+            )
 
     @property
     def is_loopback(self) -> bool:

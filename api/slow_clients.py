@@ -1,6 +1,7 @@
 """Connections whose client keeps the server waiting are closed: uvicorn itself waits for ever."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import h11
@@ -8,16 +9,34 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 with a deadline for each request to arrive, and for each piece of a reply to go."""
+    """HTTP/1.1 with a deadline for each request to arrive and for each piece of a reply to go.
 
-    def __init__(self, *args: Any, slow_client_s: float, **named: Any) -> None:
+    An address that has `most` connections open gets no other, so that silent ones lock nobody out.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        slow_client_s: float,
+        open_by_client: Counter[str],
+        most: int,
+        **named: Any,
+    ) -> None:
         super().__init__(*args, **named)
+        self.open_by_client = open_by_client
+        self.most = most
+        self.address = ""
         self.arriving = Deadline(self, slow_client_s)
         self.leaving = Deadline(self, slow_client_s)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        self.address = self.client[0] if self.client else ""
+        self.open_by_client[self.address] += 1
+        if self.open_by_client[self.address] > self.most:
+            transport.abort()
+            return
         # With these limits writing is paused exactly while bytes of a piece are unsent.
         transport.set_write_buffer_limits(high=1, low=0)
         self._watch_request()
@@ -25,6 +44,9 @@ class PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         super().connection_lost(exc)
+        self.open_by_client[self.address] -= 1
+        if not self.open_by_client[self.address]:
+            del self.open_by_client[self.address]
         self.arriving.stop()
         self.leaving.stop()
 

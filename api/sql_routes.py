@@ -4,7 +4,8 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
-from typing import Annotated, Any
+from itertools import chain
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -13,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from api.gate import check_text
 from api.jobs import MEDIA_TYPES, Ending, Format, SqlJob, SqlReply
 from api.pool import Pool
-from api.replies import check_changed, choose_media_type, finish
+from api.replies import VARY, check_changed, choose_media_type, finish
 from api.settings import ServeSettings
 from store.errors import LimitError, NotInAtlasError, QueryError, QueryKilledError
+
+Result = TypeVar("Result")
 
 router = APIRouter(tags=["sql"])
 
@@ -25,12 +28,16 @@ EXAMPLE: dict[str, JsonValue] = {
     "format": "json",
 }
 
+MAX_LIMIT = 1 << 53
+"""Largest limit on rows or bytes, as JavaScript counts."""
+
 LONGEST_GET = 4_096
 """Bytes of SQL in a URL."""
 
 QueryId = Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
-Scalar = str | int | float | bool | None
-Value = Scalar | list[Scalar]
+SCALARS = (str, int, float, bool, type(None))
+MAX_VALUES = 100_000
+"""Values of the parameters, those in lists counted."""
 
 
 class SqlRequest(BaseModel):
@@ -39,14 +46,19 @@ class SqlRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
 
     sql: str = Field(description="One SELECT, or DESCRIBE, SHOW TABLES, SUMMARIZE, EXPLAIN.")
-    parameters: list[Value] | dict[str, Value] | None = Field(
-        default=None, description="Values for `?` and `$1`, or by name for `$name`."
+    parameters: Any = Field(
+        default=None,
+        description="A list of values for `?` and `$1`, or an object of them for `$name`; a value "
+        "is a text, number, true, false, null, or a list of these.",
     )
     format: Format | None = Field(default=None, description="Instead of the header Accept.")
-    max_rows: int | None = Field(default=None, ge=1, description="Rows at which the reply is cut.")
+    max_rows: int | None = Field(
+        default=None, ge=1, le=MAX_LIMIT, description="Rows at which the reply is cut."
+    )
     max_bytes: int | None = Field(
         default=None,
         ge=1,
+        le=MAX_LIMIT,
         description="Bytes at which it is cut; above the server's own limit it is streamed whole.",
     )
     timeout_s: float | None = Field(default=None, gt=0, description="Deadline in seconds.")
@@ -112,6 +124,7 @@ def _to_job(asked: SqlRequest, settings: ServeSettings, format: Format) -> SqlJo
         QueryError: the text is too long or too deep, or a limit is above the server's.
     """
     check_text(asked.sql)
+    check_parameters(asked.parameters)
     timeout_s = asked.timeout_s or settings.timeout_s
     if timeout_s > settings.max_timeout_s:
         raise QueryError(f"timeout_s is {timeout_s:g}, at most {settings.max_timeout_s:g} here")
@@ -136,7 +149,38 @@ async def _to_response(request: Request, job: SqlJob, reply: SqlReply) -> Respon
     return await asyncio.to_thread(finish, request, reply.body, media_type, reply.version, headers)
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, SqlReply]) -> SqlReply:
+def check_parameters(parameters: Any) -> None:
+    """Refuse parameters that no statement takes; ends at the first.
+
+    Raises:
+        QueryError: what is wrong.
+    """
+    if parameters is None:
+        return
+    if not isinstance(parameters, list | dict):
+        raise QueryError("parameters are a list, or an object of names and values")
+    values = parameters
+    if isinstance(parameters, dict):
+        values = [*parameters.keys(), *parameters.values()]
+    flat = chain.from_iterable(v if isinstance(v, list) else (v,) for v in values)
+    for number, value in enumerate(flat, start=1):
+        if number > MAX_VALUES:
+            raise QueryError(f"the parameters have more than {MAX_VALUES:,} values")
+        if not isinstance(value, SCALARS):
+            raise QueryError("a parameter is a text, number, true, false, null, or a list of these")
+        if isinstance(value, str) and not _is_unicode(value):
+            raise QueryError("a parameter holds half a character: send whole ones")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """The result of some work, which ends when the client goes away."""
     task = asyncio.create_task(work)
     watch = asyncio.create_task(_wait_until_gone(request))
@@ -165,8 +209,15 @@ async def _stream(request: Request, job: SqlJob) -> StreamingResponse:
     error, and its headers are gone.
     """
     items = _pool(request).stream(job, _client(request))
-    version = str(await anext(items))
-    first = await anext(items)
+
+    async def begin() -> tuple[str, str | bytes | Ending]:
+        return str(await anext(items)), await anext(items)
+
+    try:
+        version, first = await _unless_gone(request, begin())
+    except BaseException:
+        await items.aclose()
+        raise
 
     async def pieces() -> AsyncIterator[bytes]:
         try:
@@ -180,5 +231,5 @@ async def _stream(request: Request, job: SqlJob) -> StreamingResponse:
         finally:
             await items.aclose()
 
-    headers = {"X-Query-Id": job.id, "X-Atlas-Version": version}
+    headers = {"X-Query-Id": job.id, "X-Atlas-Version": version, "Vary": VARY}
     return StreamingResponse(pieces(), media_type=MEDIA_TYPES[job.format], headers=headers)

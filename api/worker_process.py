@@ -27,7 +27,7 @@ from api.jobs import (
     to_error,
 )
 from api.sandbox import LAYERS
-from store.errors import QueryKilledError
+from store.errors import AtlasError, QueryKilledError
 
 COMMAND = (sys.executable, "-I", "-m", "api.worker")
 
@@ -45,6 +45,9 @@ DIED = (
     "the query ended its worker, by the memory that it took or a fault in DuckDB: "
     "ask for less at once"
 )
+
+SPARE_BYTES = 2 * LONGEST_CHUNK
+"""Of a reply beyond its limit: its head and end, and counts."""
 
 PROBE = (sys.executable, "-I", "-m", "api.sandbox")
 
@@ -90,6 +93,7 @@ class WorkerProcess:
         """
         jobs, its_jobs = socket.socketpair()
         files, its_files = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=jobs, limit=LONGEST_CHUNK)
         with its_jobs, its_files:
             process = subprocess.Popen(
                 [*COMMAND, str(its_jobs.fileno()), str(its_files.fileno())],
@@ -102,7 +106,6 @@ class WorkerProcess:
                 start_new_session=True,
             )
         Broker(files, paths, open_file)
-        reader, writer = await asyncio.open_connection(sock=jobs)
         worker = cls(process, version, {}, reader, writer)
         try:
             async with asyncio.timeout(START_S):
@@ -119,6 +122,11 @@ class WorkerProcess:
             raise
         return worker
 
+    @property
+    def is_alive(self) -> bool:
+        """True while its process runs."""
+        return self.process.poll() is None
+
     async def run(self, job: SqlJob) -> AsyncGenerator[bytes | Ending]:
         """Pieces of the body, then its ending; the worker is killed unless it came that far.
 
@@ -126,20 +134,27 @@ class WorkerProcess:
             QueryError: the statement is refused or fails.
             QueryKilledError: it ran beyond its deadline or memory, or the worker died.
         """
-        deadline = asyncio.get_running_loop().time() + job.timeout_s + GRACE_S
-        ended = False
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + job.timeout_s + GRACE_S
+        killer = loop.call_at(deadline, self.process.kill)  # however slowly the client reads
+        left, ended = job.max_bytes + SPARE_BYTES, False
         try:
             self._writer.write(frame(JOB, job.to_bytes()))
             while not ended:
-                async with asyncio.timeout_at(deadline):
-                    kind, payload = await self._receive()
+                kind, payload = await self._receive()
+                left -= len(payload)
+                answer = _read_answer(kind, payload) if left >= 0 else None
+                if answer is None:
+                    raise ConnectionError
                 ended = kind in (END, ERROR)
-                yield _read_answer(kind, payload)
-        except TimeoutError as error:
-            raise QueryKilledError(TOO_LATE.format(job.timeout_s)) from error
+                if isinstance(answer, AtlasError):
+                    raise answer
+                yield answer
         except GONE as error:
-            raise QueryKilledError(DIED) from error
+            late = loop.time() >= deadline
+            raise QueryKilledError(TOO_LATE.format(job.timeout_s) if late else DIED) from error
         finally:
+            killer.cancel()
             if not ended:
                 await self.kill()
 
@@ -164,12 +179,13 @@ async def find_layers() -> dict[str, bool]:
     return {**dict.fromkeys(LAYERS, False), **json.loads(said or "{}")}
 
 
-def _read_answer(kind: bytes, payload: bytes) -> bytes | Ending:
-    """What a frame of a worker holds; an error is raised."""
+def _read_answer(kind: bytes, payload: bytes) -> bytes | Ending | AtlasError | None:
+    """What a frame of a worker holds; None where it is none of ours."""
     if kind == CHUNK:
         return payload
-    if kind == END:
-        return Ending(**json.loads(payload))
-    if kind in (ERROR, FATAL):
-        raise to_error(payload)
-    raise ConnectionError
+    try:
+        if kind == END:
+            return Ending(**json.loads(payload))
+        return to_error(payload) if kind in (ERROR, FATAL) else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

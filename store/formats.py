@@ -114,11 +114,20 @@ def _write_json(table: pa.Table, stream: BinaryIO) -> None:
     """An array with a record a line."""
     stream.write(b"[")
     separator = b"\n"
-    for batch in table.to_batches(max_chunksize=1_024):
+    for batch in _name_apart(table).to_batches(max_chunksize=1_024):
         for row in batch.to_pylist(maps_as_pydicts="lossy"):
             stream.write(separator + _to_json(row))
             separator = b",\n"
     stream.write(b"\n]\n")
+
+
+def _name_apart(table: pa.Table) -> pa.Table:
+    """The table with columns of one name numbered, as a record would keep the last alone."""
+    names: list[str] = []
+    for name in table.column_names:
+        tried = (name, *(f"{name}_{n}" for n in range(1, table.num_columns)))
+        names.append(next(each for each in tried if each not in names))
+    return table.rename_columns(names)
 
 
 def _to_json(value: object) -> bytes:

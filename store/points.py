@@ -56,6 +56,8 @@ def read_points(
     _check_counts(max_points=max_points, limit=limit, offset=offset)
     opened = open_map(atlas, map_id)
     shown = list(dict.fromkeys(_default_columns(opened) if columns is None else columns))
+    if not shown:
+        raise QueryError("no column is named: name some, or leave `columns` out for the usual ones")
     filters = [*filters, *_box_filters(box, opened)]
     for name in [*shown, *(one.column for one in filters)]:
         find_field(name, SCHEMA)

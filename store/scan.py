@@ -20,6 +20,11 @@ from store.errors import AtlasFormatError
 from store.schema import TABLES
 from store.vectors import Floats, Ints
 
+REPEATED = {"maps": frozenset({"parameters", "joint"})}
+"""Long texts that many rows share: each is read and held once."""
+
+TEXTS = pa.dictionary(pa.int32(), pa.string())
+
 
 @contextmanager
 def readable(table: str) -> Iterator[None]:
@@ -56,7 +61,8 @@ def dataset(
         system: that knows the paths as they are; None finds the one that holds the atlas.
     """
     kind = TABLES[table]
-    parquet = ds.ParquetFileFormat()
+    repeated = REPEATED.get(table, frozenset())
+    parquet = ds.ParquetFileFormat(dictionary_columns=repeated)
     paths = files["path"].to_pylist()
     system, root = (system, "") if system else file_system(table, paths[0] if paths else "")
     values = [files[name].to_pylist() for name in kind.partitions]
@@ -69,7 +75,8 @@ def dataset(
         fragments.append(
             parquet.make_fragment(path.removeprefix(root), system, promises[partition])
         )
-    return LetGoDataset(fragments, kind.schema.remove_metadata(), parquet, system)
+    fields = [field.with_type(TEXTS) if field.name in repeated else field for field in kind.schema]
+    return LetGoDataset(fragments, pa.schema(fields).remove_metadata(), parquet, system)
 
 
 class LetGoDataset(ds.FileSystemDataset):  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """The pool: what workers see, who gets one, and what happens when one dies."""
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from api.pool import Pool
+from api.sandbox import LAYERS
 from store import views
 from store.errors import BusyError, QueryError, QueryKilledError
 from store.snapshot import Snapshot
@@ -19,6 +21,7 @@ from store.views import FILE_TABLES, ROW_TABLES
 from tests.api.small_pool import make_atlas, make_job, running_pool
 from tests.store.lake_fixture import add_shard
 
+LANDLOCK = ctypes.CDLL(None).syscall(444, None, 0, 1) > 0
 LONG = "SELECT count(*) FROM range(1_000_000_000_000) t(i) WHERE i % 7 = 3"
 Scene = Callable[[Pool], Coroutine[Any, Any, None]]
 
@@ -203,6 +206,64 @@ def test_workers_go_over_to_a_newer_snapshot(tmp_path: Path) -> None:
         assert [json.loads(reply.body)[0]["n"] for reply in (first, second)] == [30, 45]
 
     play(root, scene)
+
+
+@pytest.mark.skipif(not LANDLOCK, reason="this kernel has no Landlock")
+def test_every_layer_holds_in_every_worker(atlas: Path) -> None:
+    async def scene(pool: Pool) -> None:
+        await wait_until(lambda: pool.describe()["idle"] == 3)
+        for worker in pool._idle:
+            assert worker.layers == dict.fromkeys(LAYERS, True)
+            for thread in Path(f"/proc/{worker.process.pid}/task").iterdir():
+                assert "NoNewPrivs:\t1" in (thread / "status").read_text()
+
+    play(atlas, scene)
+
+
+def test_workers_that_die_idle_are_replaced_before_anyone_asks(atlas: Path) -> None:
+    async def scene(pool: Pool) -> None:
+        await wait_until(lambda: pool.describe()["idle"] == 3)
+        for worker in pool._idle:
+            worker.process.kill()
+            worker.process.wait()
+        assert pool.describe()["idle"] == 0
+        assert await ask(pool, "SELECT 1 AS a") == [{"a": 1}]
+        await wait_until(lambda: pool.describe()["idle"] == 3)
+
+    play(atlas, scene)
+
+
+def test_clients_that_go_while_they_wait_harm_nobody(atlas: Path) -> None:
+    async def scene(pool: Pool) -> None:
+        await wait_until(lambda: pool.describe()["idle"] == 3)
+        first = asyncio.create_task(ask(pool, LONG))
+        await wait_until(lambda: pool.describe()["running"] == 1)
+        gone = [asyncio.create_task(ask(pool, LONG)) for _ in range(3)]
+        await wait_until(lambda: pool.describe()["waiting"] == 3)
+        for task in gone:
+            task.cancel()
+        pool._dispatch()  # before those tasks have run: their turns are cancelled, not removed
+        await cancel_all([first, *gone])
+        assert await ask(pool, "SELECT 1 AS a") == [{"a": 1}]
+        assert pool._tending is not None
+        assert not pool._tending.done()
+        await wait_until(lambda: pool.describe()["idle"] == 3)
+
+    play(atlas, scene)
+
+
+def test_an_error_in_a_later_batch_leaves_its_worker_in_use(atlas: Path) -> None:
+    async def scene(pool: Pool) -> None:
+        await wait_until(lambda: pool.describe()["idle"] == 3)
+        before = find_workers()
+        late = (
+            "SELECT (CASE WHEN i = 900000 THEN 'x' ELSE '1' END)::INT AS a FROM range(1000000) t(i)"
+        )
+        with pytest.raises(QueryError, match="Could not convert"):
+            await ask(pool, late, max_rows=10**7, max_bytes=10**8)
+        assert find_workers() == before
+
+    play(atlas, scene)
 
 
 def test_workers_end_with_their_pool(atlas: Path) -> None:
