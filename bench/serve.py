@@ -3,8 +3,8 @@
 Run with `python -m bench.serve TEXT`. A real server in a process of its own answers over loopback;
 it and its reference run in turns, and a ratio is one of medians. The atlases come from
 `bench.serve_atlases`. Parts, chosen by `--only`: a points of a head, b matrix, c 100,048 files,
-d 32 clients at once (`bench.serve_load`), e SQL. Replies to a, b, c and e are asked for
-uncompressed. The last line is JSON.
+d 32 clients at once (`bench.serve_load`), e SQL, f hostile loads (`bench.serve_hostile`). Replies
+to a, b, c and e are asked for uncompressed. The last line is JSON.
 """
 
 import gzip
@@ -32,6 +32,7 @@ from rich.table import Table
 from api.settings import ServeSettings
 from bench.atlases import BUILD
 from bench.serve_atlases import MODEL, build_many, build_serve
+from bench.serve_hostile import measure_hostile
 from bench.serve_load import measure_load
 from store.atlas import Atlas
 from store.views import listed_view, quote
@@ -75,7 +76,7 @@ Row = dict[str, Any]
 
 def measure(
     texts: Annotated[list[Path], typer.Argument(help="Plain text, a paragraph a line.")],
-    only: Annotated[str, typer.Option(help="Parts, of a,b,c,d,e.")] = "a,b,c,d,e",
+    only: Annotated[str, typer.Option(help="Parts, of a,b,c,d,e,f.")] = "a,b,c,d,e,f",
     repetitions: Annotated[int, typer.Option(help="Pairs of each figure.")] = 30,
     rounds: Annotated[int, typer.Option(help="Of each client, over all endpoints.")] = 6,
 ) -> None:
@@ -92,6 +93,8 @@ def measure(
             result["d"] = measure_load(client, uri, rounds)
         if "e" in parts:
             result["e"] = measure_sql(client, uri, repetitions)
+        if "f" in parts:
+            result["f"] = measure_hostile(client.base_url)
     if "c" in parts:
         result["c"] = measure_many(build_many(uri), repetitions)
     print_figures(result)
@@ -367,6 +370,9 @@ def list_figures(result: Row) -> Iterator[tuple[str, float, str, float]]:
     if "e" in result:
         slow = [row for row in result["e"].values() if row["reference_ms"] >= 20]
         yield "e. SQL ÷ DuckDB, worst of ≥ 20 ms", max(row["ratio"] for row in slow), "≤", 1.5
+    if "f" in result:
+        yield "f. p99 beside hostile loads ÷ calm", result["f"]["p99_ratio"], "≤", 2
+        yield "f. latest end beyond its deadline, s", result["f"]["beyond_deadline_s"], "≤", 1
 
 
 def print_figures(result: Row) -> None:

@@ -10,6 +10,10 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from api.access_log import JsonLines
+from api.gateway import Gateway
+from api.metrics import Metrics
+from api.settings import ServeSettings
+from store.errors import BusyError
 from tests.api.small_app import TOKEN, NoWorkers, error_of, running_app
 from tests.store.lake_fixture import build_atlas
 
@@ -264,3 +268,20 @@ def test_metrics_count_by_route_and_not_by_path(client: TestClient) -> None:
     assert 'qkatlas_sql_queries_total{outcome="bad_request"} 1.0' in text
     assert 'qkatlas_sql_workers{state="idle"} 2.0' in text
     assert "random" not in text
+
+
+def test_a_client_has_a_share_of_the_threads(tmp_path: Path) -> None:
+    async def app(*_: object) -> None: ...
+
+    settings = ServeSettings(str(tmp_path), max_requests_per_client=2)
+    gate = Gateway(app, settings, Metrics(), "")
+    mine, sql, other = (
+        {"path": path, "client": (address, 1)}
+        for path, address in [("/v1/heads", "a"), ("/v1/sql", "a"), ("/v1/heads", "b")]
+    )
+    with gate._counted(mine), gate._counted(mine):
+        with pytest.raises(BusyError, match="wait for one"), gate._counted(mine):
+            pass
+        with gate._counted(sql), gate._counted(other):
+            pass
+    assert not gate.under_way

@@ -3,9 +3,12 @@
 import csv
 import gzip
 import io
+import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +186,46 @@ def test_what_cannot_run_is_the_clients_error(
 )
 def test_limits_out_of_range_are_refused(client: httpx2.Client, more: dict[str, Any]) -> None:
     assert post(client, "SELECT 1", **more).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "parameters", [[{}] * 300_000, "text", {"a": {}}, ["\ud800"], [0] * 200_000]
+)
+def test_wrong_parameters_are_refused_in_few_words(client: httpx2.Client, parameters: Any) -> None:
+    body = json.dumps({"sql": "SELECT 1", "parameters": parameters}, separators=(",", ":"))
+    reply = client.post("v1/sql", content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 400
+    assert "parameter" in reply.json()["error"]["message"]
+    assert len(reply.content) < 500
+
+
+def test_many_unknown_fields_are_refused_in_few_words(client: httpx2.Client) -> None:
+    body = {"sql": "SELECT 1", **{f"field{n}": 1 for n in range(50_000)}}
+    reply = client.post("v1/sql", json=body)
+    assert (reply.status_code, len(reply.content) < 3_000) == (400, True)
+
+
+def test_columns_of_one_name_all_come(client: httpx2.Client) -> None:
+    assert post(client, "SELECT 1 AS a, 2 AS a, 3 AS a_1").json() == [
+        {"a": 1, "a_1": 2, "a_1_1": 3}
+    ]
+
+
+def test_a_streamed_query_ends_when_its_client_hangs_up(client: httpx2.Client) -> None:
+    with pytest.raises(httpx2.ReadTimeout), httpx2.Client(base_url=client.base_url) as other:
+        other.post("v1/sql", json={"sql": LONG, "max_bytes": 10**12}, timeout=1)
+    wait_for_running(client, 0)
+
+
+def test_silent_connections_of_one_address_shut_nobody_out(client: httpx2.Client) -> None:
+    address = (client.base_url.host, client.base_url.port)
+    with ExitStack() as held:
+        for _ in range(300):
+            silent = held.enter_context(socket.create_connection(address))
+        assert silent.recv(1) == b""  # aborted; the first hundred wait
+        transport = httpx2.HTTPTransport(local_address="127.0.0.9")
+        with httpx2.Client(base_url=client.base_url, transport=transport) as other:
+            assert other.get("healthz").status_code == 200
 
 
 def test_a_deadline_is_kept(client: httpx2.Client) -> None:
