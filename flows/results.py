@@ -1,16 +1,18 @@
 """What a person sees at the end of a run: a row a stage, notes, and what was given up."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.stages import StageResult
+if TYPE_CHECKING:  # it loads Ray, which a run with nothing to do does without
+    from flows.stages import StageResult
 
 
-def show_results(results: Sequence[StageResult], console: Console) -> None:
+def show_results(results: Sequence["StageResult"], console: Console) -> None:
     """Print a row a stage, then what the owner should decide."""
     table = Table("stage", box=box.SIMPLE_HEAD)
     for name in ("done", "failed", "seconds"):
@@ -29,7 +31,7 @@ def show_results(results: Sequence[StageResult], console: Console) -> None:
             console.print(f"[yellow]{escape(note)}", highlight=False, soft_wrap=True)
 
 
-def show_failed(results: Sequence[StageResult], errors: Console) -> bool:
+def show_failed(results: Sequence["StageResult"], errors: Console) -> bool:
     """Print how much work was given up, and the first reason; `status` has them all.
 
     Returns:
