@@ -79,7 +79,6 @@ class Limits:
 
     memory_bytes: int
     threads: int
-    nice: int
     max_listed_files: int
     """Views over more files than this go through a dataset."""
 

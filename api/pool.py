@@ -24,9 +24,6 @@ from store.snapshot import Snapshot
 
 log = logging.getLogger("qkatlas.pool")
 
-NICENESS = 5
-"""How far workers step back behind the service itself."""
-
 CANCELLED = "the query was cancelled"
 
 LOOK_S = 0.5
@@ -205,7 +202,6 @@ class Pool:
         limits = Limits(
             settings.worker_memory_bytes,
             settings.worker_threads,
-            NICENESS,
             views.MAX_LISTED_FILES,
         )
         return _Start(snapshot.version, send_start(limits, contents), paths)

@@ -75,7 +75,6 @@ class SealedDatabase:
         duckdb.default_connection().close()  # its threads are older than Landlock
         self._jobs = jobs
         limits, contents = receive_start(jobs)
-        os.nice(limits.nice)
         self._connection = duckdb.connect(":memory:", config=_configure(limits))
         _load_late_modules()
         statm = os.open("/proc/self/statm", os.O_RDONLY)

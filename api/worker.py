@@ -4,14 +4,19 @@ Started as `python -I -m api.worker JOBS FILES`, the numbers of two inherited so
 network before it imports anything that might start a thread, as a process with several cannot.
 """
 
+import os
 import socket
 import sys
 
 from api.sandbox import die_with_parent, leave_network
 
+NICENESS = 5
+"""How far workers step back behind the service itself."""
+
 
 def main() -> None:
     """Give up rights, then answer jobs until the service is gone."""
+    os.nice(NICENESS)  # at once, so that a worker that starts does not hold up those that work
     die_with_parent()
     leave_network()
     from api.sealed_database import SealedDatabase
