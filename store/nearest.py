@@ -61,11 +61,7 @@ def nearest_keys(
         LimitError: the head's files are larger than `scan_bytes`.
         QueryError: k is below 1.
     """
-    sides = _sides(atlas, model, layer, head)
-    _check_size(sides["keys"], k, scan_bytes)
-    query = _read_vector("queries", sides, model, sequence_id, position)
-    best = _best("keys", sides["keys"], query, atlas.facts(model, layer, head), k)
-    return _with_tokens(atlas, atlas.find_model(model)["key_model"], best)
+    return _find_nearest(atlas, "keys", model, layer, head, sequence_id, position, k, scan_bytes)
 
 
 def nearest_queries(
@@ -83,11 +79,27 @@ def nearest_queries(
     Arguments, errors and columns are those of `nearest_keys`, from the other side and without
     value_norm.
     """
+    return _find_nearest(atlas, "queries", model, layer, head, sequence_id, position, k, scan_bytes)
+
+
+def _find_nearest(
+    atlas: OpenAtlas,
+    table: str,
+    model: str,
+    layer: int,
+    head: int,
+    sequence_id: int,
+    position: int,
+    k: int,
+    scan_bytes: int | None,
+) -> pa.Table:
+    """The rows of one side, `table`, nearest to a vector of the other."""
+    other, side = ("queries", "key_model") if table == "keys" else ("keys", "query_model")
     sides = _sides(atlas, model, layer, head)
-    _check_size(sides["queries"], k, scan_bytes)
-    key = _read_vector("keys", sides, model, sequence_id, position)
-    best = _best("queries", sides["queries"], key, atlas.facts(model, layer, head), k)
-    return _with_tokens(atlas, atlas.find_model(model)["query_model"], best)
+    _check_size(sides[table], k, scan_bytes)
+    vector = _read_vector(other, sides, model, sequence_id, position)
+    best = _best(table, sides[table], vector, atlas.facts(model, layer, head), k)
+    return _with_tokens(atlas, atlas.find_model(model)[side], best)
 
 
 def _sides(atlas: OpenAtlas, model: str, layer: int, head: int) -> dict[str, pa.Table]:

@@ -27,11 +27,6 @@ from store.views import Views, open_views, read_contents
 
 Parameters = Sequence[object] | Mapping[str, object]
 
-HEADS = """
-SELECT * FROM heads LEFT JOIN head_measures USING (model, layer, head)
-WHERE model = coalesce($model, model) ORDER BY model, layer, head
-"""
-
 SEQUENCES = """
 SELECT model, corpus, sequence_id, source, row, n_tokens FROM sequences
 WHERE model = $model AND corpus = coalesce($corpus, corpus) ORDER BY sequence_id
@@ -64,6 +59,7 @@ class OpenAtlas:
         self._views: Views | None = None
         self._ledgers: Views | None = None
         self._making = Lock()
+        self._found: dict[tuple[object, ...], dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +81,7 @@ class OpenAtlas:
         if newest.version == self.snapshot.version:
             return False
         self.close()
+        self._found = {}
         self.snapshot = newest
         return True
 
@@ -129,20 +126,6 @@ class OpenAtlas:
         except duckdb.Error as error:
             raise QueryError(str(error)) from error
         return found
-
-    def models(self) -> pa.Table:
-        """The models that have captured sequences."""
-        return self.ask("SELECT * FROM models ORDER BY model")
-
-    def heads(self, model: str | None = None) -> pa.Table:
-        """Heads with their facts and, where there are any, their newest measures.
-
-        Raises:
-            NotInAtlasError: there is no such model.
-        """
-        if model is not None:
-            self.find_model(model)
-        return self.ask(HEADS, {"model": model})
 
     def sequences(self, model: str, corpus: str | None = None) -> pa.Table:
         """The sequences of a model, without their text: model, corpus, sequence_id, source, ….
@@ -230,9 +213,8 @@ class OpenAtlas:
 
     def find_model(self, model: str) -> dict[str, Any]:
         """The row of a model."""
-        found = self.ask("SELECT * FROM models WHERE model = ?", [model]).to_pylist()
-        if found:
-            return cast(dict[str, Any], found[0])
+        if found := self._find("SELECT * FROM models WHERE model = ?", model):
+            return found
         known = self.ask("SELECT model FROM models ORDER BY model")["model"].to_pylist()
         if not known:
             raise NotInAtlasError(f"the atlas {self.uri} holds no model yet; asked for {model}")
@@ -245,9 +227,8 @@ class OpenAtlas:
     def find_head(self, model: str, layer: int, head: int) -> dict[str, Any]:
         """The row of a head."""
         query = "SELECT * FROM heads WHERE model = ? AND layer = ? AND head = ?"
-        found = self.ask(query, [model, layer, head]).to_pylist()
-        if found:
-            return cast(dict[str, Any], found[0])
+        if found := self._find(query, model, layer, head):
+            return found
         self.find_model(model)
         query = "SELECT DISTINCT layer, head FROM heads WHERE model = ?"
         known = self.ask(query, [model]).to_pydict()
@@ -255,6 +236,15 @@ class OpenAtlas:
             f"no layer {layer}, head {head} of {model}: the atlas holds layers "
             f"{_listed(known['layer'])} and heads {_listed(known['head'])}"
         )
+
+    def _find(self, query: str, *key: object) -> dict[str, Any] | None:
+        """The one row of a key, remembered until `refresh`, as every typed read asks for it."""
+        if key not in self._found:
+            rows = self.ask(query, list(key)).to_pylist()
+            if not rows:
+                return None
+            self._found[key] = rows[0]
+        return self._found[key]
 
     def read_tokens(self, model: str, columns: Sequence[str], ids: Ints | None) -> pa.Table:
         """Columns of a model's tokens, sequence_id and position among them, sorted by these."""
