@@ -91,7 +91,7 @@ def check_layers(settings: ServeSettings, layers: dict[str, bool]) -> None:
         ConfigError: names the layers, and the option that takes the risk.
     """
     missing = [name for name in NEEDED if not layers.get(name)]
-    if missing and not settings.is_loopback and not settings.allow_weak_sandbox:
+    if missing and settings.needs_sandbox:
         raise ConfigError(
             f"this kernel gives SQL workers no {' and no '.join(missing)}: bind 127.0.0.1, or take "
             "the risk with --allow-weak-sandbox"

@@ -70,7 +70,6 @@ class SqlReply:
     n_rows: int
     truncated: bool
     version: str
-    seconds: float
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ All of it runs in the service's event loop, so nothing here needs a lock.
 
 import asyncio
 import logging
-import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,7 +111,6 @@ class Pool:
             QueryError: the statement is refused or fails.
             QueryKilledError: deadline, memory, cancellation or a fault ended it.
         """
-        began = time.perf_counter()
         pieces: list[bytes] = []
         version, ending = "", Ending(0, False)
         async with aclosing(self.stream(job, client)) as items:
@@ -123,8 +121,7 @@ class Pool:
                     ending = item
                 else:
                     version = item
-        seconds = time.perf_counter() - began
-        return SqlReply(b"".join(pieces), ending.n_rows, ending.truncated, version, seconds)
+        return SqlReply(b"".join(pieces), ending.n_rows, ending.truncated, version)
 
     async def stream(self, job: SqlJob, client: str) -> AsyncGenerator[str | bytes | Ending]:
         """The version of the atlas, the pieces of a body, and its ending; errors as of `run`."""
@@ -186,14 +183,12 @@ class Pool:
         if self._start is None or self._start.version != self._snapshot.version:
             self._start = await asyncio.to_thread(self._prepare, self._snapshot)
         start = self._start
-        await self._bury()
+        await self._end_idle(lambda worker: not worker.is_alive)
         while sum(worker.version == start.version for worker in self._all()) <= (
             self.settings.workers
         ):
             await self._add_worker(start)
-        stale = [worker for worker in self._idle if worker.version != start.version]
-        self._idle = [worker for worker in self._idle if worker not in stale]
-        await asyncio.gather(*(worker.kill() for worker in stale))
+        await self._end_idle(lambda worker: worker.version != start.version)
 
     def _prepare(self, snapshot: Snapshot) -> _Start:
         """Read what workers start from."""
@@ -225,15 +220,15 @@ class Pool:
         lost = [name for name in NEEDED if self._layers.get(name) and not worker.layers.get(name)]
         if lost:
             log.error("a worker lacks layers of its sandbox", extra={"fields": {"layers": lost}})
-        if lost and not self.settings.is_loopback and not self.settings.allow_weak_sandbox:
+        if lost and self.settings.needs_sandbox:
             await worker.kill()
             raise QueryKilledError(f"a worker has no {' and no '.join(lost)}")
 
-    async def _bury(self) -> None:
-        """Forget idle workers that have died."""
-        dead = [worker for worker in self._idle if not worker.is_alive]
-        self._idle = [worker for worker in self._idle if worker.is_alive]
-        await asyncio.gather(*(worker.kill() for worker in dead))
+    async def _end_idle(self, is_done: Callable[[WorkerProcess], bool]) -> None:
+        """End and forget idle workers that are not wanted, or are dead already."""
+        done = [worker for worker in self._idle if is_done(worker)]
+        self._idle = [worker for worker in self._idle if worker not in done]
+        await asyncio.gather(*(worker.kill() for worker in done))
 
     def _all(self) -> list[WorkerProcess]:
         return [*self._idle, *(running.worker for running in self._running.values())]

@@ -29,7 +29,6 @@ from api.jobs import (
     READY,
     Limits,
     SqlJob,
-    frame,
     receive,
     receive_start,
     send,
@@ -107,7 +106,7 @@ class SealedDatabase:
         Raises:
             EOFError: the service is gone.
         """
-        self._jobs.sendall(frame(READY, json.dumps(self._layers).encode()))
+        send(self._jobs, READY, json.dumps(self._layers).encode())
         sound = True
         while sound:
             _, payload = receive(self._jobs)
@@ -121,7 +120,7 @@ class SealedDatabase:
             raise
         except Exception as error:
             sound = isinstance(error, SOUND) and not isinstance(error, SPOILT)
-            self._jobs.sendall(frame(ERROR if sound else FATAL, _describe(error)))
+            send(self._jobs, ERROR if sound else FATAL, _describe(error))
             return sound
         return True
 
@@ -140,7 +139,7 @@ class SealedDatabase:
                         send(self._jobs, CHUNK, memoryview(piece)[start : start + LONGEST_CHUNK])
             finally:
                 timer.cancel()
-        self._jobs.sendall(frame(END, json.dumps(asdict(body.ending)).encode()))
+        send(self._jobs, END, json.dumps(asdict(body.ending)).encode())
 
 
 def _configure(limits: Limits) -> dict[str, str | bool | int | float | list[str]]:

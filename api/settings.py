@@ -116,6 +116,11 @@ class ServeSettings:
             )
 
     @property
+    def needs_sandbox(self) -> bool:
+        """True where others than this machine may ask, and nobody took the risk upon them."""
+        return not self.is_loopback and not self.allow_weak_sandbox
+
+    @property
     def is_loopback(self) -> bool:
         """True where only processes of this machine can connect."""
         return self.host in LOOPBACK

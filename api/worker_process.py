@@ -57,7 +57,7 @@ START_S = 60.0
 GRACE_S = 0.4
 """Seconds after a deadline within which a worker may end a query by itself."""
 
-GONE = (asyncio.IncompleteReadError, ConnectionError, OSError)
+GONE = (asyncio.IncompleteReadError, OSError)
 
 
 @dataclass
