@@ -1,24 +1,19 @@
 """`/v1/sql`: users' SQL, run in a worker, as Arrow, JSON, CSV or Parquet."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import suppress
-from itertools import chain
-from typing import Annotated, Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from api.gate import check_text
 from api.jobs import MEDIA_TYPES, Ending, Format, SqlJob, SqlReply
 from api.pool import Pool
 from api.replies import VARY, check_changed, choose_media_type, finish
 from api.settings import ServeSettings
-from store.errors import LimitError, NotInAtlasError, QueryError, QueryKilledError
-
-Result = TypeVar("Result")
+from api.statements import client_of, make_job, unless_gone
+from store.errors import LimitError, NotInAtlasError
 
 router = APIRouter(tags=["sql"])
 
@@ -35,9 +30,6 @@ LONGEST_GET = 4_096
 """Bytes of SQL in a URL."""
 
 QueryId = Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
-SCALARS = (str, int, float, bool, type(None))
-MAX_VALUES = 100_000
-"""Values of the parameters, those in lists counted."""
 
 
 class SqlRequest(BaseModel):
@@ -73,10 +65,11 @@ async def post_sql(request: Request, asked: Annotated[SqlRequest, Body()]) -> Re
     X-Atlas-Version the version that it was asked of.
     """
     settings: ServeSettings = request.app.state.settings
-    job = _to_job(asked, settings, _choose_format(request, asked))
+    asked.format = _choose_format(request, asked)
+    job = make_job(settings, **vars(asked))
     if job.max_bytes > settings.max_bytes:
         return await _stream(request, job)
-    reply = await _unless_gone(request, _pool(request).run(job, _client(request)))
+    reply = await unless_gone(request, _pool(request).run(job, client_of(request)))
     return await _to_response(request, job, reply)
 
 
@@ -94,18 +87,13 @@ async def get_sql(
 @router.delete("/v1/sql/{id}", status_code=204, summary="Cancel a query")
 async def delete_sql(request: Request, id: str) -> None:
     """End a query of one's own that runs or waits."""
-    if not await _pool(request).cancel(id, _client(request)):
+    if not await _pool(request).cancel(id, client_of(request)):
         raise NotInAtlasError(f"no query {id} of yours runs or waits")
 
 
 def _pool(request: Request) -> Pool:
     pool: Pool = request.app.state.pool
     return pool
-
-
-def _client(request: Request) -> str:
-    """Who asks: fair shares go by address."""
-    return request.client.host if request.client else ""
 
 
 def _choose_format(request: Request, asked: SqlRequest) -> Format:
@@ -115,28 +103,6 @@ def _choose_format(request: Request, asked: SqlRequest) -> Format:
     kinds = {kind.partition(";")[0]: format for format, kind in MEDIA_TYPES.items()}
     chosen = choose_media_type(request, ["application/json", *kinds])
     return kinds[chosen]
-
-
-def _to_job(asked: SqlRequest, settings: ServeSettings, format: Format) -> SqlJob:
-    """The job, within the server's limits.
-
-    Raises:
-        QueryError: the text is too long or too deep, or a limit is above the server's.
-    """
-    check_text(asked.sql)
-    check_parameters(asked.parameters)
-    timeout_s = asked.timeout_s or settings.timeout_s
-    if timeout_s > settings.max_timeout_s:
-        raise QueryError(f"timeout_s is {timeout_s:g}, at most {settings.max_timeout_s:g} here")
-    return SqlJob(
-        sql=asked.sql,
-        parameters=asked.parameters,
-        format=format,
-        max_rows=asked.max_rows or settings.max_rows,
-        max_bytes=asked.max_bytes or settings.max_bytes,
-        timeout_s=timeout_s,
-        id=asked.id or uuid.uuid4().hex,
-    )
 
 
 async def _to_response(request: Request, job: SqlJob, reply: SqlReply) -> Response:
@@ -149,58 +115,6 @@ async def _to_response(request: Request, job: SqlJob, reply: SqlReply) -> Respon
     return await asyncio.to_thread(finish, request, reply.body, media_type, reply.version, headers)
 
 
-def check_parameters(parameters: Any) -> None:
-    """Refuse parameters that no statement takes; ends at the first.
-
-    Raises:
-        QueryError: what is wrong.
-    """
-    if parameters is None:
-        return
-    if not isinstance(parameters, list | dict):
-        raise QueryError("parameters are a list, or an object of names and values")
-    values = parameters
-    if isinstance(parameters, dict):
-        values = [*parameters.keys(), *parameters.values()]
-    flat = chain.from_iterable(v if isinstance(v, list) else (v,) for v in values)
-    for number, value in enumerate(flat, start=1):
-        if number > MAX_VALUES:
-            raise QueryError(f"the parameters have more than {MAX_VALUES:,} values")
-        if not isinstance(value, SCALARS):
-            raise QueryError("a parameter is a text, number, true, false, null, or a list of these")
-        if isinstance(value, str) and not _is_unicode(value):
-            raise QueryError("a parameter holds half a character: send whole ones")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of some work, which ends when the client goes away."""
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(_wait_until_gone(request))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise QueryKilledError("the client went away")
-        return task.result()
-    finally:
-        for other in (task, watch):
-            other.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await other
-
-
-async def _wait_until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _stream(request: Request, job: SqlJob) -> StreamingResponse:
     """A reply above the server's own limit, sent as it comes.
 
@@ -208,13 +122,13 @@ async def _stream(request: Request, job: SqlJob) -> StreamingResponse:
     and a limit that is reached, abort the connection: a stream that is cut short reads without
     error, and its headers are gone.
     """
-    items = _pool(request).stream(job, _client(request))
+    items = _pool(request).stream(job, client_of(request))
 
     async def begin() -> tuple[str, str | bytes | Ending]:
         return str(await anext(items)), await anext(items)
 
     try:
-        version, first = await _unless_gone(request, begin())
+        version, first = await unless_gone(request, begin())
     except BaseException:
         await items.aclose()
         raise

@@ -4,7 +4,8 @@ Set before Ray and Prefect are imported, as both read them then. What the user h
 """
 
 import os
-from pathlib import Path
+
+from store.cache_folder import cache_folder
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -40,12 +41,6 @@ def prepare_environment() -> None:
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
-
-
-def cache_folder() -> Path:
-    """Where QK Atlas keeps what it can make again: `$XDG_CACHE_HOME/qkatlas`."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "qkatlas"
 
 
 def worker_environment() -> dict[str, str]:

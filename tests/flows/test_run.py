@@ -6,7 +6,6 @@ import pytest
 from rich.console import Console
 
 from flows.environment import (
-    cache_folder,
     is_debugging,
     prefect_url,
     prepare_environment,
@@ -14,6 +13,7 @@ from flows.environment import (
     worker_environment,
 )
 from flows.run import check_writable, run
+from store.cache_folder import cache_folder
 from store.errors import ConfigError, StageError
 from store.lake import MAPS, Lake
 from store.snapshot import Snapshot
