@@ -8,8 +8,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TEXT ?= ../shared/data/wikitext2-valid.txt
 MORE_TEXT ?= ../shared/data/wikitext2-test.txt
 
-.PHONY: help demo test check format bench bench-maps bench-scale bench-serve fuzz hostile-report \
-  pictures constraints docs clean
+# What the browser's tests need beside Debian's chromium, which infra/apt.txt lists.
+BROWSER := tests/browser/node_modules/.package-lock.json .venv/.viewer-embedding-atlas
+
+.PHONY: help demo test check format bench bench-maps bench-scale bench-serve bench-mosaic fuzz \
+  hostile-report pictures constraints docs clean
 
 help:
 	@echo "make demo                 build an atlas of MiniLM over Python's language reference"
@@ -19,6 +22,7 @@ help:
 	@echo "make bench-maps           maps of all heads over TEXT, beside AttentionViz's recipe"
 	@echo "make bench-scale          one head's map up to a million points, over TEXT and MORE_TEXT"
 	@echo "make bench-serve          the service, beside bare DuckDB and AttentionViz's JSON, over TEXT"
+	@echo "make bench-mosaic         Mosaic's queries over HTTP, beside duckdb-server, over TEXT"
 	@echo "make fuzz                 100,000 mutated statements through gate and worker"
 	@echo "make hostile-report       the hostile statements on DuckDB 2, in an environment of its own"
 	@echo "make pictures             the pictures of the documentation, from the demo's atlas"
@@ -26,7 +30,7 @@ help:
 demo: .venv/.demo .venv/.weights-$(MODEL)
 	@$(BIN)/qkatlas demo --model $(MODEL)
 
-test check: .venv/.dev .venv/.weights-smollm2
+test check: .venv/.dev .venv/.weights-smollm2 $(BROWSER)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -48,6 +52,9 @@ bench-scale: .venv/.demo .venv/.weights-minilm
 bench-serve: .venv/.dev .venv/.weights-smollm2
 	$(BIN)/python -m bench.serve $(TEXT) $(MORE_TEXT)
 
+bench-mosaic: .venv/.dev .venv/.weights-smollm2
+	$(BIN)/python -m bench.mosaic $(TEXT) $(MORE_TEXT)
+
 fuzz: .venv/.dev
 	$(BIN)/python -m tests.api.worker_fuzz 100000
 
@@ -56,8 +63,9 @@ hostile-report: .venv/.dev
 	build/duckdb2/bin/python -m pip --disable-pip-version-check install --quiet duckdb==2.0.0
 	build/duckdb2/bin/python -m tests.api.hostile_report
 
-pictures: .venv/.dev demo
+pictures: .venv/.dev demo $(BROWSER)
 	$(BIN)/python -m bench.pictures
+	$(BIN)/python -m tests.browser.pictures
 
 # The pages that are made from code; tests hold them equal to it.
 docs: .venv/.dev
@@ -86,6 +94,15 @@ clean:
 
 .venv/.dev: .venv/.demo
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+# By the node that .venv holds, not the system's.
+tests/browser/node_modules/.package-lock.json: .venv/.dev tests/browser/package-lock.json
+	$(BIN)/npm ci --prefix tests/browser --ignore-scripts --silent
+	@touch $@
+
+.venv/.viewer-%: .venv/.dev
+	$(BIN)/qkatlas viewers install $*
 	@touch $@
 
 .venv/.weights-minilm: .venv/.demo

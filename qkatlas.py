@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.command import serve
+from api.viewers import commands as viewers
 from flows.environment import is_debugging
 from store.errors import AtlasError, ConfigError
 
@@ -288,6 +289,7 @@ def demo(
 
 
 app.command()(serve)
+app.add_typer(viewers, name="viewers")
 
 
 def _uri(atlas: str | None) -> str:

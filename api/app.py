@@ -10,7 +10,17 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api import head_routes, sequence_routes, service_routes, sql_routes, typed_routes
+from api import (
+    atlas_page_routes,
+    embedding_atlas_routes,
+    head_routes,
+    mosaic_routes,
+    mosaic_socket,
+    sequence_routes,
+    service_routes,
+    sql_routes,
+    typed_routes,
+)
 from api.gateway import Gateway
 from api.metrics import Metrics
 from api.pool import Pool
@@ -18,9 +28,20 @@ from api.problems import to_reply
 from api.sandbox import NEEDED
 from api.service import Service
 from api.settings import ServeSettings
+from api.viewer_sessions import ViewerSessions
 from store.errors import ConfigError
 
-ROUTERS = (service_routes, typed_routes, sequence_routes, head_routes, sql_routes)
+ROUTERS = (
+    service_routes,
+    typed_routes,
+    sequence_routes,
+    head_routes,
+    sql_routes,
+    mosaic_routes,
+    mosaic_socket,
+    atlas_page_routes,
+    embedding_atlas_routes,
+)
 
 
 def make_app(settings: ServeSettings) -> FastAPI:
@@ -46,6 +67,8 @@ def make_app(settings: ServeSettings) -> FastAPI:
     app.state.settings = settings
     app.state.service = Service(settings)
     app.state.metrics = Metrics()
+    app.state.viewer_sessions = ViewerSessions(settings)
+    app.state.mosaic_shares = mosaic_routes.Shares(settings)
     for routes in ROUTERS:
         app.include_router(routes.router)
     # Only these need a handler: all else goes up to the gateway, which answers by `to_reply` too.
@@ -74,12 +97,14 @@ async def _live(app: FastAPI) -> AsyncIterator[None]:
         await pool.start(service.current[1].snapshot)
         check_layers(settings, pool.describe()["layers"])
         app.state.metrics.watch_workers(pool.describe)
+        app.state.viewer_sessions.start()
         following = asyncio.create_task(service.follow(pool.replace))
         yield
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following
     finally:
+        await app.state.viewer_sessions.stop()
         await pool.stop()
         service.close()
 

@@ -28,6 +28,10 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = (
         DEFAULTS.port
     ),
+    flight_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help="Port of Flight SQL, for ADBC and JDBC; else none."),
+    ] = None,
     token_file: Annotated[
         Path | None, typer.Option(help=f"File with the token; or set {TOKEN_VARIABLE}.")
     ] = None,
@@ -68,6 +72,7 @@ def serve(
         allowed_origins=tuple(allow_origin or ()),
         tls_cert=tls_cert,
         tls_key=tls_key,
+        flight_port=flight_port,
         root_path=root_path,
         refresh_s=refresh_s,
         workers=workers,

@@ -26,7 +26,9 @@ from store.errors import (
     QueryError,
     QueryKilledError,
     ServiceError,
+    SessionEndedError,
     StaleVersionError,
+    ViewerMissingError,
 )
 
 ARROW, JSON = MEDIA_TYPES["arrow"], MEDIA_TYPES["json"]
@@ -43,6 +45,8 @@ CONNECT_S, REPLY_S = 5.0, 330.0
 ERRORS: dict[str, type[AtlasError]] = {
     "not_found": NotInAtlasError,
     "stale_version": StaleVersionError,
+    "session_ended": SessionEndedError,
+    "viewer_missing": ViewerMissingError,
     "over_limit": LimitError,
     "query_killed": QueryKilledError,
     "bad_query": QueryError,

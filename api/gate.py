@@ -180,7 +180,7 @@ def _refuse_character(text: str, at: int) -> NoReturn:
     )
 
 
-def _words(text: str) -> Iterator[Token]:
+def sql_words(text: str) -> Iterator[Token]:
     """The tokens that are neither space nor comment."""
     return (token for token in _tokens(text) if token.kind not in ("space", "line", "block"))
 
@@ -191,7 +191,7 @@ def _unwrap_explain(text: str) -> str:
     Raises:
         QueryError: EXPLAIN has options or ANALYZE, which would run what it holds.
     """
-    words = _words(text)
+    words = sql_words(text)
     first, second = next(words, None), next(words, None)
     if first is None or text[first.start : first.end].upper() != "EXPLAIN":
         return text
@@ -228,7 +228,7 @@ def _describe_refusal(text: str, message: str) -> str:
     """Why DuckDB has no tree for a text, from its own message."""
     if "Only SELECT" not in message:
         return f"{message}; {PIVOT}" if "pivot" in message else message
-    words = [text[word.start : word.end].upper() for word in _words(text)]
+    words = [text[word.start : word.end].upper() for word in sql_words(text)]
     if ";" in words and any(word != ";" for word in words[words.index(";") :]):
         return "got several statements: send one at a time"
     if words and words[0] in ("SELECT", "WITH", "FROM", "PIVOT", "("):

@@ -17,15 +17,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols.utils import ClientDisconnected
 
 from api.access_log import log_request
 from api.metrics import Metrics
-from api.problems import to_reply
+from api.problems import explain, to_reply
 from api.settings import LOOPBACK, ServeSettings
 from store.errors import BusyError
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Answered without a token, for probes; they tell no secrets."""
+
+POOLED = ("/v1/sql", "/mosaic")
+"""Paths of SQL, of which the pool bounds what a client runs; their sockets stay open for long."""
 
 ALWAYS = {
     "Referrer-Policy": "no-referrer",
@@ -47,6 +52,9 @@ EXPOSED = (
 )
 
 WILDCARDS = ("0.0.0.0", "::")
+
+LONGEST_REASON = 123
+"""Bytes of the reason of a close."""
 
 PIECE = 128 << 10
 """Bytes sent at once; each piece has its own deadline with a slow reader."""
@@ -77,8 +85,6 @@ class Gateway:
         """Answer one request."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
         else:
             await self._answer(scope, receive, send)
 
@@ -101,7 +107,7 @@ class Gateway:
             BusyError: the client has too many under way.
         """
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path in OPEN_PATHS or path.startswith("/v1/sql"):
+        if path in OPEN_PATHS or path.startswith(POOLED):
             yield
             return
         client = (scope.get("client") or ("",))[0]
@@ -133,7 +139,7 @@ class Gateway:
                 "Access-Control-Allow-Origin": origin,
                 "Access-Control-Expose-Headers": EXPOSED,
             }
-            if scope["method"] == "OPTIONS":
+            if scope.get("method") == "OPTIONS":
                 return Response(status_code=204, headers=PREFLIGHT)
         if int(headers.get("content-length", "0")) > exchange.limit:
             raise _too_large(exchange.limit)
@@ -186,28 +192,46 @@ class Gateway:
 
     async def _answer_problem(self, scope: Scope, exchange: "Exchange", error: Exception) -> None:
         """Reply to an error, or abort the connection where a reply has begun."""
+        if exchange.status and scope["type"] == "websocket":
+            await self._close_socket(scope, exchange, error)
+            return
         if exchange.status:
             raise error
         kind, reply = to_reply(error, exchange.request_id, self.hidden)
         scope["state"]["problem"] = kind
         await reply(scope, exchange.receive, exchange.send)
 
+    async def _close_socket(self, scope: Scope, exchange: "Exchange", error: Exception) -> None:
+        """End a socket on an error of ours, whose text stays in the log.
+
+        That its client has gone is none.
+        """
+        if isinstance(error, ClientDisconnected | WebSocketDisconnect):
+            return
+        _, kind, message, _ = explain(error, exchange.request_id, self.hidden)
+        scope["state"]["problem"] = kind
+        if exchange.code is None:
+            reason = message.encode()[:LONGEST_REASON].decode(errors="ignore")
+            await exchange.send({"type": "websocket.close", "code": 1011, "reason": reason})
+
     def _record(self, scope: Scope, exchange: "Exchange") -> None:
-        """Count and log a request."""
+        """Count and log a request, or a socket at its end."""
         seconds = perf_counter() - exchange.began
         route = getattr(scope.get("route"), "path", "none")
         kind = scope["state"].get("problem", "ok")
-        self.metrics.count(route, scope["method"], exchange.status, kind, seconds)
+        method = scope.get("method", "SOCKET")
+        self.metrics.count(route, method, exchange.status, kind, seconds)
         fields = {
             "request_id": exchange.request_id,
             "client": (scope.get("client") or ("",))[0],
-            "method": scope["method"],
+            "method": method,
             "path": scope["path"],
             "query": scope.get("query_string", b"").decode("latin-1"),
             "referer": Headers(scope=scope).get("referer", ""),
             "status": exchange.status,
             "bytes": exchange.n_bytes,
             "seconds": round(seconds, 6),
+            **({} if exchange.code is None else {"code": exchange.code}),
         }
         log_request(self.settings.token, fields)
 
@@ -221,6 +245,7 @@ class Exchange:
         self.headers: dict[str, str] = {**ALWAYS, "X-Request-Id": self.request_id}
         self.limit = limit
         self.status = 0
+        self.code: int | None = None
         self.n_bytes = 0
         self._left = limit
         self._receive = receive
@@ -235,6 +260,8 @@ class Exchange:
             HTTPException: 413, it is longer than allowed.
         """
         message = await self._receive()
+        if message["type"] == "websocket.disconnect" and self.code is None:
+            self.code = message.get("code", 1005)
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise _too_large(self.limit)
@@ -242,10 +269,15 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Send a piece of the reply, in parts where it is long."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
+        kind = message["type"].removeprefix("websocket.")  # a refusal of a socket is a reply
+        if kind in ("http.response.start", "accept"):
+            self.status = message.get("status", 101)
+            message.setdefault("headers", [])
             _add_headers(MutableHeaders(scope=message), self.headers)
             await self._send(message)
+            return
+        if kind in ("send", "close"):
+            await self._send_socket(message)
             return
         body = message.get("body", b"")
         self.n_bytes += len(body)
@@ -253,6 +285,14 @@ class Exchange:
             await self._send({**message, "body": bytes(body[:PIECE]), "more_body": True})
             body = memoryview(body)[PIECE:]
         await self._send({**message, "body": bytes(body)})
+
+    async def _send_socket(self, message: Message) -> None:
+        """Send a message of a socket, or its close, which before it was accepted is a 403."""
+        if message["type"] == "websocket.close":
+            self.status = self.status or 403
+            self.code = message.get("code", 1000)
+        self.n_bytes += len(message.get("bytes") or (message.get("text") or ""))
+        await self._send(message)
 
 
 def _add_headers(headers: MutableHeaders, more: Mapping[str, str]) -> None:

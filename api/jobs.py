@@ -48,6 +48,8 @@ class SqlJob:
     max_bytes: int
     timeout_s: float
     id: str
+    describe: bool = False
+    """Answer with the columns and parameters of the statement alone, as `described` has them."""
 
     def to_bytes(self) -> bytes:
         """As JSON."""

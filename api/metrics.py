@@ -5,7 +5,10 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-METHODS = {"GET", "HEAD", "POST", "DELETE", "OPTIONS"}
+METHODS = {"GET", "HEAD", "POST", "DELETE", "OPTIONS", "SOCKET"}
+SQL_ROUTES = ("/v1/sql", "/mosaic", "/mosaic/")
+"""Each request of theirs is a statement; a socket counts its statements itself."""
+
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
@@ -59,8 +62,9 @@ class Metrics:
         """
         known = method if method in METHODS else "other"
         self.requests.labels(route, known, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
-        if route == "/v1/sql":
+        if method != "SOCKET":  # open for as long as its client likes
+            self.seconds.labels(route).observe(seconds)
+        if route in SQL_ROUTES and method != "SOCKET":
             self.sql.labels(kind).inc()
 
     def to_text(self) -> bytes:

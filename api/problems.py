@@ -18,9 +18,12 @@ from store.errors import (
     ConfigError,
     LimitError,
     NotInAtlasError,
+    NotOfferedError,
     QueryError,
     QueryKilledError,
+    SessionEndedError,
     StaleVersionError,
+    ViewerMissingError,
 )
 
 log = logging.getLogger("qkatlas.problems")
@@ -28,6 +31,9 @@ log = logging.getLogger("qkatlas.problems")
 KINDS: dict[type[AtlasError], tuple[int, str]] = {
     NotInAtlasError: (404, "not_found"),
     StaleVersionError: (410, "stale_version"),
+    SessionEndedError: (410, "session_ended"),
+    ViewerMissingError: (501, "viewer_missing"),
+    NotOfferedError: (501, "not_offered"),
     LimitError: (413, "over_limit"),
     BusyError: (429, "busy"),
     QueryKilledError: (422, "query_killed"),
@@ -50,16 +56,30 @@ def to_reply(error: Exception, request_id: str, hidden: str = "") -> tuple[str, 
         request_id: names the request in the log.
         hidden: the atlas's folder or URI, which is cut out of messages.
     """
+    status, kind, message, headers = explain(error, request_id, hidden)
+    if status == HTTPStatus.NOT_MODIFIED:
+        return kind, Response(status_code=status, headers=headers)
+    body = orjson.dumps({"error": {"kind": kind, "message": message}})
+    return kind, Response(body, status, headers, "application/json")
+
+
+def explain(
+    error: Exception, request_id: str, hidden: str = ""
+) -> tuple[int, str, str, Mapping[str, str] | None]:
+    """Status, kind, message and headers of a problem, for doors that speak no HTTP too.
+
+    Args:
+        error: whatever went wrong; what is not for the client is logged here.
+        request_id: names the request in the log.
+        hidden: the atlas's folder or URI, which is cut out of messages.
+    """
     status, kind, message, headers = _explain(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("a request failed", exc_info=error, extra={"fields": {"request_id": request_id}})
         message = INTERNAL.format(request_id)
     if hidden:
         message = message.replace(f" {hidden}", "").replace(hidden, "atlas")
-    if status == HTTPStatus.NOT_MODIFIED:
-        return kind, Response(status_code=status, headers=headers)
-    body = orjson.dumps({"error": {"kind": kind, "message": message}})
-    return kind, Response(body, status, headers, "application/json")
+    return status, kind, message, headers
 
 
 def _explain(error: Exception) -> tuple[int, str, str, Mapping[str, str] | None]:

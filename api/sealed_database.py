@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 
 from api.bodies import Body
 from api.broker import MAX_OPEN, SCHEME, BrokeredFiles
+from api.described import describe_result
 from api.gate import check_query
 from api.jobs import (
     CHUNK,
@@ -132,14 +133,20 @@ class SealedDatabase:
             timer.start()
             try:
                 check_query(cursor, job.sql, self._views)
-                reader = cursor.execute(job.sql, job.parameters).to_arrow_reader(BATCH_ROWS)
-                body = Body(job, reader)
+                body = Body(job, _read(cursor, job))
                 for piece in body.pieces():
                     for start in range(0, len(piece), LONGEST_CHUNK):
                         send(self._jobs, CHUNK, memoryview(piece)[start : start + LONGEST_CHUNK])
             finally:
                 timer.cancel()
         send(self._jobs, END, json.dumps(asdict(body.ending)).encode())
+
+
+def _read(cursor: duckdb.DuckDBPyConnection, job: SqlJob) -> pa.RecordBatchReader:
+    """The rows of a job's answer, or only their schema."""
+    if job.describe:
+        return describe_result(cursor, job.sql, job.parameters)
+    return cursor.execute(job.sql, job.parameters).to_arrow_reader(BATCH_ROWS)
 
 
 def _configure(limits: Limits) -> dict[str, str | bool | int | float | list[str]]:

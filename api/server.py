@@ -6,7 +6,7 @@ import errno
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -59,8 +59,21 @@ async def _serve(settings: ServeSettings, announce: Callable[[FastAPI, list[str]
     # The lifespan is ours, so that its errors reach the user as one line.
     async with app.router.lifespan_context(app):
         with _bind(settings) as listener:
-            announce(app, _list_urls(settings, listener.getsockname()[1]))
-            await Server(config).serve([listener])
+            async with _open_flight(app, settings) as more:
+                announce(app, [*_list_urls(settings, listener.getsockname()[1]), *more])
+                await Server(config).serve([listener])
+
+
+@contextlib.asynccontextmanager
+async def _open_flight(app: FastAPI, settings: ServeSettings) -> AsyncIterator[list[str]]:
+    """The URL of the Flight SQL door, where one is wanted."""
+    if settings.flight_port is None:
+        yield []
+        return
+    from api.flight_door import open_door  # gRPC takes a while to load
+
+    async with open_door(app) as url:
+        yield [url]
 
 
 def _configure(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
@@ -80,7 +93,9 @@ def _configure(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         http=protocol,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=settings.request_bytes,
+        ws_per_message_deflate=False,  # it would run in the event loop
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -31,6 +31,8 @@ class ServeSettings:
     """Certificate file (PEM)."""
     tls_key: str | None = None
     """Key file (PEM)."""
+    flight_port: int | None = None
+    """Port of the Flight SQL door; 0 takes a free one, None opens none."""
     root_path: str = ""
     """Path below which a proxy serves this server."""
     refresh_s: float = 5.0
@@ -45,6 +47,8 @@ class ServeSettings:
     """Largest body of a request."""
     slow_client_s: float = 15.0
     """Seconds that a client may take to send a request, or to take the next piece of a reply."""
+    idle_socket_s: float = 900.0
+    """Seconds after which a WebSocket that asks nothing is closed."""
     max_connections: int = 256
     """Connections at one time; more are answered 503."""
     max_connections_per_client: int = 100
@@ -73,6 +77,12 @@ class ServeSettings:
     """Queries that may wait for a worker."""
     max_waiting_per_client: int = 16
     """Queries of one client that may wait for a worker."""
+    max_viewer_sessions: int = 8
+    """Viewer sessions that may be open, each a process; a client has at most half."""
+    viewer_idle_s: float = 900.0
+    """Seconds after its last use at which a viewer session ends."""
+    viewer_memory_bytes: int = 1_000_000_000
+    """Memory that a viewer session may take beyond what its process needs at rest."""
     allow_weak_sandbox: bool = False
     """Bind beyond loopback even where the kernel lacks a layer of the sandbox."""
 

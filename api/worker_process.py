@@ -30,6 +30,8 @@ from api.sandbox import LAYERS
 from store.errors import AtlasError, QueryKilledError
 
 COMMAND = (sys.executable, "-I", "-m", "api.worker")
+SESSION_COMMAND = (sys.executable, "-I", "-m", "api.session_worker")
+"""Of a worker over one table of a viewer."""
 
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
@@ -79,6 +81,7 @@ class WorkerProcess:
         frames: Sequence[bytes],
         paths: Sequence[str],
         open_file: Callable[[str], int],
+        command: Sequence[str] | None = None,
     ) -> Self:
         """A process that has given up its rights and opened its views.
 
@@ -87,6 +90,7 @@ class WorkerProcess:
             frames: that start a worker, from `send_start`.
             paths: of the snapshot's files, in the order of its contents.
             open_file: gives a descriptor of one.
+            command: what to run; None for a worker over an atlas.
 
         Raises:
             QueryKilledError: it did not get ready.
@@ -96,7 +100,7 @@ class WorkerProcess:
         reader, writer = await asyncio.open_connection(sock=jobs, limit=LONGEST_CHUNK)
         with its_jobs, its_files:
             process = subprocess.Popen(
-                [*COMMAND, str(its_jobs.fileno()), str(its_files.fileno())],
+                [*(command or COMMAND), str(its_jobs.fileno()), str(its_files.fileno())],
                 pass_fds=(its_jobs.fileno(), its_files.fileno()),
                 env=ENVIRONMENT,
                 cwd="/",

@@ -114,6 +114,22 @@ class StaleVersionError(AtlasError, LookupError):
     exit_code = 2
 
 
+class SessionEndedError(AtlasError, LookupError):
+    """A viewer's session has ended, or never was."""
+
+    exit_code = 2
+
+
+class ViewerMissingError(AtlasError, RuntimeError):
+    """A viewer that is not part of this program is not installed."""
+
+    exit_code = 2
+
+
+class ViewerInstallError(AtlasError, RuntimeError):
+    """A viewer cannot be fetched or unpacked."""
+
+
 class BusyError(AtlasError, RuntimeError):
     """The service has no free worker and its queue is full."""
 
@@ -124,6 +140,12 @@ class BusyError(AtlasError, RuntimeError):
 
 class QueryKilledError(AtlasError, RuntimeError):
     """A SQL statement ran beyond its deadline or memory, or was cancelled."""
+
+
+class NotOfferedError(AtlasError, NotImplementedError):
+    """A protocol has something that the service does not offer."""
+
+    exit_code = 2
 
 
 class ServiceError(AtlasError, ConnectionError):

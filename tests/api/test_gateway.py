@@ -7,7 +7,8 @@ from unittest.mock import patch
 
 import pytest
 from starlette.routing import Mount
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.websockets import WebSocketDisconnect
 
 from api.access_log import JsonLines
 from api.gateway import Gateway
@@ -270,18 +271,104 @@ def test_metrics_count_by_route_and_not_by_path(client: TestClient) -> None:
     assert "random" not in text
 
 
+def knock(client: TestClient, path: str, **headers: str) -> tuple[int, str]:
+    """Status and kind with which a WebSocket is refused; 101 where it opens."""
+    sent = {"Host": "localhost:8765", **headers}
+    as_bytes: Any = {name.encode(): value.encode() for name, value in sent.items()}
+    try:
+        with client.websocket_connect(path, headers=as_bytes) as ws:
+            ws.send_text("?")
+            assert "Invalid JSON" in ws.receive_json()["error"]
+            return 101, ""
+    except WebSocketDenialResponse as refusal:
+        assert refusal.headers["x-request-id"]
+        return error_of(refusal)[:2]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "expected"),
+    [
+        (f"/t/{TOKEN}/mosaic", {}, (101, "")),
+        (f"/t/{TOKEN}/mosaic/", {"Origin": PAGE}, (101, "")),
+        ("/mosaic", {**BEARER, "Origin": "http://localhost:8765"}, (101, "")),
+        ("/mosaic", {}, (401, "unauthorized")),
+        ("/t/wrong/mosaic", BEARER, (401, "unauthorized")),
+        ("/mosaic", {"Authorization": "Bearer größer"}, (401, "unauthorized")),
+        ("/mosaic", {**BEARER, "Origin": "null"}, (403, "forbidden")),
+        ("/mosaic", {**BEARER, "Origin": "http://localhost:3000"}, (403, "forbidden")),
+        ("/mosaic", {**BEARER, "Sec-Fetch-Site": "cross-site"}, (403, "forbidden")),
+        ("/mosaic", {**BEARER, "Host": "evil.example"}, (400, "bad_request")),
+    ],
+)
+def test_a_socket_passes_the_same_gate(
+    client: TestClient, path: str, headers: dict[str, str], expected: tuple[int, str]
+) -> None:
+    assert knock(client, path, **headers) == expected
+
+
+def test_sockets_compare_tokens_in_constant_time(client: TestClient) -> None:
+    with patch("api.gateway.hmac.compare_digest", return_value=True) as compare:
+        assert knock(client, "/t/whatever/mosaic") == (101, "")
+    compare.assert_called_once_with(b"whatever", TOKEN.encode())
+
+
+@pytest.mark.parametrize("path", ["/v1/sql", "/healthz", "/", "/mosaic/x"])
+def test_other_paths_take_no_socket(client: TestClient, path: str) -> None:
+    with (
+        pytest.raises(WebSocketDisconnect),
+        client.websocket_connect(f"/t/{TOKEN}{path}", headers={"Host": "localhost"}),
+    ):
+        pass
+
+
+def test_a_socket_is_one_line_of_log_without_the_token(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "qkatlas.access")
+    assert knock(client, f"/t/{TOKEN}/mosaic") == (101, "")
+    (line,) = [JsonLines(TOKEN).format(record) for record in caplog.records]
+    assert TOKEN not in line
+    said = json.loads(line)
+    assert (said["path"], said["method"]) == ("/t/***/mosaic", "SOCKET")
+    assert (said["status"], said["code"]) == (101, 1000)
+    assert said["bytes"] > 0
+    text = client.get(f"/t/{TOKEN}/metrics").text
+    assert 'method="SOCKET",route="/mosaic",status="101"' in text
+
+
+def test_an_internal_error_closes_a_socket_and_shows_its_text_in_the_log_alone(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = patch("api.mosaic_socket.client_of", side_effect=OSError("no /secret/path"))
+    with (
+        broken,
+        client.websocket_connect(f"/t/{TOKEN}/mosaic", headers={"Host": "localhost"}) as ws,
+        pytest.raises(WebSocketDisconnect) as caught,
+    ):
+        ws.receive_text()
+    assert caught.value.code == 1011
+    assert "secret" not in caught.value.reason
+    (record,) = [record for record in caplog.records if record.name == "qkatlas.problems"]
+    assert record.exc_info is not None and "/secret/path" in str(record.exc_info[1])
+
+
 def test_a_client_has_a_share_of_the_threads(tmp_path: Path) -> None:
     async def app(*_: object) -> None: ...
 
     settings = ServeSettings(str(tmp_path), max_requests_per_client=2)
     gate = Gateway(app, settings, Metrics(), "")
-    mine, sql, other = (
+    mine, sql, other, socket = (
         {"path": path, "client": (address, 1)}
-        for path, address in [("/v1/heads", "a"), ("/v1/sql", "a"), ("/v1/heads", "b")]
+        for path, address in [
+            ("/v1/heads", "a"),
+            ("/v1/sql", "a"),
+            ("/v1/heads", "b"),
+            ("/mosaic", "a"),
+        ]
     )
     with gate._counted(mine), gate._counted(mine):
         with pytest.raises(BusyError, match="wait for one"), gate._counted(mine):
             pass
-        with gate._counted(sql), gate._counted(other):
+        with gate._counted(sql), gate._counted(other), gate._counted(socket):
             pass
     assert not gate.under_way

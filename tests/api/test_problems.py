@@ -15,7 +15,9 @@ from store.errors import (
     NotInAtlasError,
     QueryError,
     QueryKilledError,
+    SessionEndedError,
     StaleVersionError,
+    ViewerMissingError,
 )
 
 HIDDEN = "/a/secret/atlas"
@@ -29,6 +31,8 @@ HIDDEN = "/a/secret/atlas"
         (ConfigError("why"), 400, "bad_request"),
         (LimitError("why"), 413, "over_limit"),
         (StaleVersionError("why"), 410, "stale_version"),
+        (SessionEndedError("why"), 410, "session_ended"),
+        (ViewerMissingError("why"), 501, "viewer_missing"),
         (QueryKilledError("why"), 422, "query_killed"),
         (BusyError("why", 3), 429, "busy"),
         (HTTPException(406, "why"), 406, "not_acceptable"),
