@@ -39,15 +39,17 @@ FOR_EVER = "private, max-age=31536000, immutable"
 MEDIA = {".wasm": "application/wasm", ".js": "text/javascript", ".css": "text/css"}
 """Types that a machine's own list may lack; modules do not run under another."""
 
+SHOWN = {"text": "text", "neighbors": "neighbors"}
+
 METADATA: dict[str, Any] = {
     "props": {
-        "data": {
-            "table": TABLE,
-            "id": "id",
-            "projection": {"x": "x", "y": "y"},
-            "text": "text",
-            "neighbors": "neighbors",
-        }
+        "data": {"table": TABLE, "id": "id", "projection": {"x": "x", "y": "y"}, **SHOWN},
+        "defaultChartsConfig": {
+            "exclude": ["id", "sequence_id", "vocab_id", "rank"],  # numbers that measure nothing
+            "embedding": {"data": {"x": "x", "y": "y", **SHOWN, "category": "kind"}},
+        },
+        # Its labels would name words of the texts around the points, not the points.
+        "embeddingViewConfig": {"autoLabelEnabled": False},
     },
     "database": {"type": "rest"},  # at data/query; without `load` the table is there already
 }

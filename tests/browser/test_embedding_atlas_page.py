@@ -122,7 +122,6 @@ def test_page_asks_no_other_host(shown: tuple[Page, Heard], service: str) -> Non
     assert [line for line in heard.refused if "/data/cache/" not in line] == []
 
 
-@pytest.mark.xfail(reason="labels are made by a program that the policy does not let load")
 def test_page_needs_nothing_that_its_policy_refuses(shown: tuple[Page, Heard]) -> None:
     page, heard = shown
     assert heard.errors == []
