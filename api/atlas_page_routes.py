@@ -36,8 +36,8 @@ router = APIRouter(prefix="/atlas", include_in_schema=False)
 HERE = Path(__file__).parent
 
 POLICY = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src data:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",  # under no-referrer a form's Origin would be null
 }
 

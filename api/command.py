@@ -32,6 +32,13 @@ def serve(
         int | None,
         typer.Option(min=0, max=65_535, help="Port of Flight SQL, for ADBC and JDBC; else none."),
     ] = None,
+    flight_host: Annotated[
+        str,
+        typer.Option(
+            help="Address of Flight SQL, which --host does not move: it takes messages of any size "
+            "before it sees the token. Beyond loopback needs one, and a network you trust."
+        ),
+    ] = DEFAULTS.flight_host,
     token_file: Annotated[
         Path | None, typer.Option(help=f"File with the token; or set {TOKEN_VARIABLE}.")
     ] = None,
@@ -73,6 +80,7 @@ def serve(
         tls_cert=tls_cert,
         tls_key=tls_key,
         flight_port=flight_port,
+        flight_host=flight_host,
         root_path=root_path,
         refresh_s=refresh_s,
         workers=workers,

@@ -41,7 +41,7 @@ def describe_result(
     )
 
 
-def read_parameters(schema: pa.Schema) -> list[str]:
+def list_parameters(schema: pa.Schema) -> list[str]:
     """The names of the parameters that a described schema tells of."""
     names: list[str] = json.loads((schema.metadata or {}).get(PARAMETERS, b"[]"))
     return names
@@ -58,17 +58,30 @@ def _bind(
     if given is None:
         numbered = all(name.isdecimal() for name in names)
         given = [None] * len(names) if numbered else dict.fromkeys(names)
-    last = [word for word in sql_words(text) if text[word.start : word.end] != ";"][-1]
-    body = text[: last.end]
+    words = [word for word in sql_words(text) if text[word.start : word.end] != ";"]
+    body = text[: words[-1].end]
     try:
+        if text[words[0].start : words[0].end].upper() == "EXPLAIN":  # runs nothing
+            return cursor.execute(body, given).to_arrow_reader(1).schema
         wrapped = cursor.execute(f"SELECT * FROM (\n{body}\n) LIMIT 0", given)
-        kinds = wrapped.to_arrow_reader(1).schema.types
-        told = cursor.execute(f"DESCRIBE\n{body}", given).fetchall()
+        found = wrapped.to_arrow_reader(1).schema
+        told = f"DESCRIBE\n{body}"
+        if not _parses(cursor, told):  # what describes or summarizes has columns of its own names
+            return found
+        names = [name for name, *_ in cursor.execute(told, given).fetchall()]
     except duckdb.Error:
         if parameters is None:
             return pa.schema([])
         raise
-    return pa.schema([pa.field(row[0], kind) for row, kind in zip(told, kinds, strict=True)])
+    return pa.schema([pa.field(*pair) for pair in zip(names, found.types, strict=True)])
+
+
+def _parses(cursor: duckdb.DuckDBPyConnection, text: str) -> bool:
+    try:
+        cursor.extract_statements(text)
+    except duckdb.ParserException:
+        return False
+    return True
 
 
 def _in_order(names: set[str]) -> list[str]:

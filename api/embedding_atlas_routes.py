@@ -13,13 +13,14 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, RedirectResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from api.colouring import TABLE
 from api.jobs import MEDIA_TYPES, Format
+from api.mosaic_requests import FORMATS, MosaicRequest, read_json, read_request
+from api.statements import unless_gone
 from api.viewer_sessions import ViewerSession, ViewerSessions
 from api.viewers import EMBEDDING_ATLAS
 from store.errors import QueryError
@@ -65,13 +66,6 @@ SELECTED = {
 """How the rows of a selection are asked for; CSV has no lists."""
 
 
-class ViewerQuery(BaseModel):
-    """One statement of the viewer."""
-
-    type: Literal["arrow", "json", "exec"]
-    sql: str
-
-
 class Selection(BaseModel):
     """Rows that the viewer saves."""
 
@@ -88,9 +82,9 @@ Session = Annotated[ViewerSession, Depends(_find)]
 
 
 @router.get("")
-async def get_without_slash(id: str) -> Response:
+async def get_without_slash(session: Session) -> Response:
     """The address with the slash that relative paths need."""
-    return RedirectResponse(f"{id}/")
+    return RedirectResponse(f"{session.id}/")
 
 
 @router.get("/data/metadata.json")
@@ -102,22 +96,23 @@ async def get_metadata(session: Session) -> Response:
 @router.post("/data/query")
 async def post_query(request: Request, session: Session) -> Response:
     """The answer of one statement."""
-    return await _run(session, _read(ViewerQuery, await request.body()))
+    return await _run(request, session, read_request(await request.body()))
 
 
 @router.get("/data/query")
-async def get_query(session: Session, query: Annotated[str, Query()]) -> Response:
+async def get_query(request: Request, session: Session, query: Annotated[str, Query()]) -> Response:
     """The same from the URL."""
-    return await _run(session, _read(ViewerQuery, query))
+    return await _run(request, session, read_request(query))
 
 
 @router.post("/data/selection")
 async def post_selection(request: Request, session: Session) -> Response:
     """The rows for which a condition holds, as a file."""
-    asked = _read(Selection, await request.body())
+    asked = read_json(Selection, await request.body())
     where = f" WHERE (\n{asked.predicate}\n)" if asked.predicate else ""
     format: Format = "json" if asked.format == "jsonl" else asked.format
-    reply = await session.run(f"{SELECTED[asked.format]} FROM {TABLE}{where}", format)
+    sql = f"{SELECTED[asked.format]} FROM {TABLE}{where}"
+    reply = await unless_gone(request, session.run(sql, format))
     body = reply.body
     if asked.format == "jsonl":
         body = await asyncio.to_thread(_to_lines, body)
@@ -146,9 +141,9 @@ async def post_note(request: Request, session: Session, name: str) -> Response:
 
 
 @router.api_route("/data/dataset.parquet", methods=["GET", "HEAD"])
-async def get_dataset(session: Session) -> Response:
+async def get_dataset(request: Request, session: Session) -> Response:
     """The whole table."""
-    reply = await session.run(f"SELECT * FROM {TABLE}", "parquet")
+    reply = await unless_gone(request, session.run(f"SELECT * FROM {TABLE}", "parquet"))
     return Response(reply.body, media_type=MEDIA_TYPES["parquet"])
 
 
@@ -172,20 +167,12 @@ def send_file(path: str) -> FileResponse:
     return FileResponse(file, headers=headers, media_type=MEDIA.get(file.suffix))
 
 
-async def _run(session: ViewerSession, asked: ViewerQuery) -> Response:
+async def _run(request: Request, session: ViewerSession, asked: MosaicRequest) -> Response:
+    format = FORMATS[asked.type]
+    reply = await unless_gone(request, session.run(asked.sql, format))
     if asked.type == "exec":
-        await session.run(asked.sql, "arrow")
         return _as_json({})
-    reply = await session.run(asked.sql, asked.type)
-    return Response(reply.body, media_type=MEDIA_TYPES[asked.type])
-
-
-def _read(model: type[Any], text: bytes | str) -> Any:
-    """A request's JSON, whatever its media type says: the viewer names none."""
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False)) from error
+    return Response(reply.body, media_type=MEDIA_TYPES[format])
 
 
 def _as_json(content: Mapping[str, Any] | None) -> Response:

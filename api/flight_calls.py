@@ -7,21 +7,18 @@ import base64
 import binascii
 import hmac
 import math
-import os
 import secrets
-import socket
-import stat
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from threading import Lock
 from time import monotonic, perf_counter
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow.flight as fl
 
 from api.access_log import log_request
+from api.flight_connections import Peer, find_surplus, read_peer
 from api.flight_errors import Busy, Unauthenticated
 from api.settings import ServeSettings
 from store.errors import BusyError, QueryError
@@ -29,8 +26,12 @@ from store.errors import BusyError, QueryError
 KEY = "call"
 """Under which pyarrow keeps the call's middleware."""
 
-Count = Callable[[str, str, float], None]
-"""Told the method, the outcome and the seconds of every call."""
+Count = Callable[[str, int, str, float], None]
+"""Told the route, the status, the kind of outcome and the seconds of every call."""
+
+FULL = "the server answers as many calls as it may: try again later"
+PRESSED_S = 1.0
+"""Seconds that a call may take to send its first message where no other call can begin."""
 
 UNAUTHENTICATED = (
     "send the token as the header `authorization: Bearer TOKEN`, or as the password of any user"
@@ -43,26 +44,32 @@ class Call(fl.ServerMiddleware):  # type: ignore[misc]
 
     def __init__(self, gate: "CallGate", method: str, headers: Mapping[str, list[Any]]) -> None:
         self.request_id = secrets.token_hex(8)
-        self.kind = "ok"
-        self.client = ""
-        self.peer = ""
-        self.waits_since: float | None = None
+        self.status, self.kind = 200, "ok"
+        self.peer: Peer | None = None
+        """None until it is admitted: gRPC names it with the first message only."""
+        self.waits_since: float | None = monotonic()
         """When it began to wait for its client to read, or to send; None while it does not."""
+        self.route = method.lower()
+        """Of the metrics."""
         self.at_end = ExitStack()
         self._began = perf_counter()
         self._gate = gate
         self._method = method
         self._headers = headers
 
+    @property
+    def client(self) -> str:
+        """The address that asks; empty until the call is admitted."""
+        return self.peer.address if self.peer else ""
+
     def admit(self, peer: str) -> None:
-        """Hold the call against its client's share.
+        """Hold the call against its client's share, and all clients'.
 
         Raises:
-            BusyError: the client has too many under way.
+            BusyError: there are too many under way.
         """
-        self.peer, self.client = peer, client_of(peer)
-        self._gate.enter(self.client)
-        self.at_end.callback(self._gate.leave, self.client)
+        self._gate.enter(self, read_peer(peer))
+        self.waits_since = None
 
     def limits(self) -> dict[str, Any]:
         """The limits that the call's headers name, as `make_job` takes them.
@@ -97,9 +104,31 @@ class Call(fl.ServerMiddleware):  # type: ignore[misc]
     def call_completed(self, exception: Exception | None) -> None:
         """Free what the call held, and log it."""
         self.at_end.close()
-        if self.kind == "ok" and (exception is not None or self.waits_since is not None):
-            self.kind = "aborted"
-        self._gate.record(self._method, self.request_id, self.client, self.kind, self._began)
+        self._gate.leave(self)
+        # A handshake ends in gRPC and is never admitted.
+        waits = self.waits_since is not None and self._method != "HANDSHAKE"
+        if self.kind == "ok" and (exception is not None or waits):
+            self.status, self.kind = 0, "aborted"
+        self._gate.record(self, perf_counter() - self._began)
+
+    def fields(self) -> dict[str, object]:
+        """What the log says of the call."""
+        return {
+            "request_id": self.request_id,
+            "client": self.client,
+            "method": "FLIGHT",
+            "path": self._method.lower(),
+            "status": self.kind,
+        }
+
+
+class Asked:
+    """Who asks, in which call, and whether they still wait."""
+
+    def __init__(self, call: Call, is_gone: Callable[[], bool]) -> None:
+        self.call = call
+        self.client = call.client
+        self.is_gone = is_gone
 
 
 class CallGate(fl.ServerMiddlewareFactory):  # type: ignore[misc]
@@ -110,7 +139,8 @@ class CallGate(fl.ServerMiddlewareFactory):  # type: ignore[misc]
         self._count = count
         self._lock = Lock()
         self._under_way: Counter[str] = Counter()
-        self._calls: set[Call] = set()
+        self._arriving: set[Call] = set()
+        self._admitted: set[Call] = set()
 
     def start_call(self, info: fl.CallInfo, headers: Mapping[str, list[Any]]) -> Call:
         """A call that may go on to its handler.
@@ -124,60 +154,82 @@ class CallGate(fl.ServerMiddlewareFactory):  # type: ignore[misc]
             self._check_token(headers)
             self._hold(call)
         except (Unauthenticated, Busy) as error:
-            kind = "busy" if isinstance(error, Busy) else "unauthenticated"
-            self.record(info.method.name, call.request_id, "", kind, perf_counter())
+            is_busy = isinstance(error, Busy)
+            call.status, call.kind = (429, "busy") if is_busy else (401, "unauthenticated")
+            self.record(call, 0.0)
             raise
         return call
 
-    def enter(self, client: str) -> None:
-        """Count a call of a client.
+    def enter(self, call: Call, peer: Peer) -> None:
+        """Admit a call, whose client has sent something.
 
         Raises:
-            BusyError: it has too many.
+            BusyError: there are too many calls, or too many of the client's.
         """
         most = self.settings.max_requests_per_client
         with self._lock:
-            if self._under_way[client] >= most:
+            self._arriving.discard(call)
+            call.peer = peer
+            if len(self._admitted) >= self.settings.max_connections:
+                raise BusyError(FULL, 1)
+            if self._under_way[peer.address] >= most:
                 raise BusyError(f"{most} calls of yours are being answered: wait for one", 1)
-            self._under_way[client] += 1
+            self._under_way[peer.address] += 1
+            self._admitted.add(call)
 
-    def leave(self, client: str) -> None:
-        """Count the end of a call."""
+    def leave(self, call: Call) -> None:
+        """Forget a call at its end."""
         with self._lock:
-            self._under_way[client] -= 1
-            if not self._under_way[client]:
-                del self._under_way[client]
+            self._arriving.discard(call)
+            if call not in self._admitted:
+                return
+            self._admitted.discard(call)
+            self._under_way[call.client] -= 1
+            if not self._under_way[call.client]:
+                del self._under_way[call.client]
 
-    def find_slow(self) -> set[str]:
-        """The peers whose calls wait for them for longer than a client may take."""
-        latest = monotonic() - self.settings.slow_client_s
+    def find_unwanted(self, since: Mapping[Peer, float]) -> set[Peer]:
+        """The peers whose connections are beyond the limits, or that keep the server waiting.
+
+        Args:
+            since: every peer that is connected, and when it was first seen.
+        """
+        settings = self.settings
+        of_one = settings.max_connections_per_client
+        if settings.root_path:  # all come from the proxy
+            of_one = settings.max_connections
         with self._lock:
-            return {call.peer for call in self._calls if (call.waits_since or latest) < latest}
+            busy = {call.peer for call in self._admitted if call.peer}
+        surplus = find_surplus(since, busy, settings.max_connections, of_one)
+        return surplus | self._find_slow(since.keys())
 
-    def record(self, method: str, request_id: str, client: str, kind: str, began: float) -> None:
+    def _find_slow(self, peers: Collection[Peer]) -> set[Peer]:
+        """The peers, of those that are connected, who let the server wait for longer than they may.
+
+        Of a call that sends nothing gRPC does not say whose it is: it may be any peer's without an
+        admitted call, and where it outlasts those, one that hides behind another call.
+        """
+        now, most = monotonic(), self.settings.slow_client_s
+        with self._lock:
+            waits = [(call.peer, now - (call.waits_since or now)) for call in self._admitted]
+            silent = max((now - (call.waits_since or now) for call in self._arriving), default=0.0)
+            is_full = len(self._arriving) >= self.settings.max_connections
+        patience = min(PRESSED_S, most) if is_full else most
+        if silent > 2 * patience:
+            return set(peers)
+        slow = {peer for peer, seconds in waits if peer and seconds > most}
+        return slow | (set(peers) - {peer for peer, _ in waits} if silent > patience else set())
+
+    def record(self, call: Call, seconds: float) -> None:
         """Count and log a call."""
-        seconds = perf_counter() - began
-        fields = {
-            "request_id": request_id,
-            "client": client,
-            "method": "FLIGHT",
-            "path": method.lower(),
-            "status": kind,
-            "seconds": round(seconds, 6),
-        }
-        log_request(self.settings.token, fields)
-        self._count(method.lower(), kind, seconds)
+        log_request(self.settings.token, {**call.fields(), "seconds": round(seconds, 6)})
+        self._count(f"flight/{call.route}", call.status, call.kind, seconds)
 
     def _hold(self, call: Call) -> None:
         with self._lock:
-            if len(self._calls) >= self.settings.max_connections:
-                raise Busy("the server answers as many calls as it may: try again later")
-            self._calls.add(call)
-        call.at_end.callback(self._let_go, call)
-
-    def _let_go(self, call: Call) -> None:
-        with self._lock:
-            self._calls.discard(call)
+            if len(self._arriving) >= self.settings.max_connections:
+                raise Busy(FULL)
+            self._arriving.add(call)
 
     def _check_token(self, headers: Mapping[str, list[Any]]) -> None:
         """Refuse calls without the token, which is compared in constant time."""
@@ -198,40 +250,6 @@ class NoHandshake(fl.ServerAuthHandler):  # type: ignore[misc]
     def is_valid(self, token: bytes) -> str:
         """No identity."""
         return ""
-
-
-def client_of(peer: str) -> str:
-    """The address in gRPC's name of a peer, as HTTP has it: fair shares go by address."""
-    address = unquote(peer).partition(":")[2].rpartition(":")[0]
-    return address.strip("[]").removeprefix("::ffff:")
-
-
-def cut_connections(port: int, peer: str | None = None) -> None:
-    """Close the connections of a peer, or of all, to a port; gRPC offers no way to.
-
-    It would wait for ever for a client that reads nothing.
-    """
-    theirs = None if peer is None else int(peer.rpartition(":")[2])
-    for name in os.listdir("/dev/fd"):
-        try:
-            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                _cut(os.dup(int(name)), port, theirs)
-        except OSError:
-            continue  # it is closed already, or listens
-
-
-def _cut(descriptor: int, port: int, theirs: int | None) -> None:
-    """Close a connection if it has these ports.
-
-    Raises:
-        OSError: it is none.
-    """
-    with socket.socket(fileno=descriptor) as connection:
-        if connection.family not in (socket.AF_INET, socket.AF_INET6):
-            return
-        other = connection.getpeername()[1]
-        if connection.getsockname()[1] == port and theirs in (None, other):
-            connection.shutdown(socket.SHUT_RDWR)
 
 
 def _read_token(header: str) -> bytes:

@@ -5,7 +5,6 @@ Source: the comments of format/FlightSql.proto of Apache Arrow, which give every
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 from importlib.metadata import version as version_of
 from typing import Any
 
@@ -142,66 +141,63 @@ TYPES = {
 }
 """DuckDB's name, XDBC's number, digits and their base."""
 
-
-@cache
-def _facts() -> Mapping[int, tuple[str, Any]]:
-    """Member of the union and value of every fact, by the numbers of the enumeration SqlInfo."""
-    return {
-        0: ("string_value", "QK Atlas"),
-        1: ("string_value", version_of("qkatlas")),
-        2: ("string_value", pa.__version__),
-        3: ("bool_value", True),  # reads only
-        4: ("bool_value", True),  # takes SQL
-        5: ("bool_value", False),  # no Substrait
-        8: ("int32_bitmask", 0),  # no transactions
-        9: ("bool_value", True),  # cancels queries
-        100: ("int32_bitmask", int(IDLE_S * 1000)),  # of prepared statements
-        101: ("int32_bitmask", 0),
-        **dict.fromkeys((500, 501, 502), ("bool_value", False)),  # CREATE, DROP
-        503: ("int32_bitmask", 1),  # names in any case
-        504: ("string_value", '"'),
-        505: ("int32_bitmask", 1),
-        506: ("bool_value", True),  # all tables can be read
-        507: ("int32_bitmask", 3),  # nulls come last
-        **{number: ("string_list", []) for number in range(508, 513)},  # keywords, functions
-        513: ("string_value", "\\"),  # escapes % and _ in patterns
-        514: ("string_value", ""),
-        515: ("bool_value", True),  # column aliases
-        516: ("bool_value", True),  # null || text is null
-        517: ("int32_to_int32_list_map", []),
-        518: ("bool_value", True),  # table aliases
-        519: ("bool_value", False),
-        520: ("bool_value", True),  # ORDER BY expressions, and what is not selected
-        521: ("bool_value", True),
-        522: ("int32_bitmask", 3),  # GROUP BY, the same
-        523: ("bool_value", True),  # LIKE … ESCAPE
-        524: ("bool_value", False),
-        525: ("int32_bitmask", 1),  # ODBC's smallest grammar
-        526: ("int32_bitmask", 1),  # the entry level of SQL-92
-        527: ("bool_value", False),
-        528: ("int32_bitmask", 2),  # outer joins in full
-        529: ("string_value", "schema"),
-        530: ("string_value", "procedure"),
-        531: ("string_value", "catalog"),
-        532: ("bool_value", True),  # the catalog stands first
-        533: ("int32_bitmask", 0),
-        534: ("int32_bitmask", 0),
-        535: ("int32_bitmask", 0),
-        536: ("bool_value", False),
-        537: ("bool_value", False),
-        538: ("int32_bitmask", 15),  # subqueries everywhere
-        539: ("bool_value", True),
-        540: ("int32_bitmask", 3),  # UNION and UNION ALL
-        **dict.fromkeys(range(541, 556), ("bigint_value", 0)),  # no limits, or not known
-        556: ("bool_value", False),
-        557: ("bigint_value", MAX_TEXT_BYTES),
-        **dict.fromkeys(range(558, 562), ("bigint_value", 0)),
-        562: ("int32_bitmask", 0),  # transactions again
-        563: ("bool_value", False),
-        564: ("int32_bitmask", 0),
-        565: ("bool_value", False),
-        566: ("bool_value", False),
-    }
+FACTS: Mapping[int, tuple[str, Any]] = {
+    0: ("string_value", "QK Atlas"),
+    1: ("string_value", version_of("qkatlas")),
+    2: ("string_value", pa.__version__),
+    3: ("bool_value", True),  # reads only
+    4: ("bool_value", True),  # takes SQL
+    5: ("bool_value", False),  # no Substrait
+    8: ("int32_bitmask", 0),  # no transactions
+    9: ("bool_value", True),  # cancels queries
+    100: ("int32_bitmask", int(IDLE_S * 1000)),  # of prepared statements
+    101: ("int32_bitmask", 0),
+    **dict.fromkeys((500, 501, 502), ("bool_value", False)),  # CREATE, DROP
+    503: ("int32_bitmask", 1),  # names in any case
+    504: ("string_value", '"'),
+    505: ("int32_bitmask", 1),
+    506: ("bool_value", True),  # all tables can be read
+    507: ("int32_bitmask", 3),  # nulls come last
+    **{number: ("string_list", []) for number in range(508, 513)},  # keywords, functions
+    513: ("string_value", "\\"),  # escapes % and _ in patterns
+    514: ("string_value", ""),
+    515: ("bool_value", True),  # column aliases
+    516: ("bool_value", True),  # null || text is null
+    517: ("int32_to_int32_list_map", []),
+    518: ("bool_value", True),  # table aliases
+    519: ("bool_value", False),
+    520: ("bool_value", True),  # ORDER BY expressions, and what is not selected
+    521: ("bool_value", True),
+    522: ("int32_bitmask", 3),  # GROUP BY, the same
+    523: ("bool_value", True),  # LIKE … ESCAPE
+    524: ("bool_value", False),
+    525: ("int32_bitmask", 1),  # ODBC's smallest grammar
+    526: ("int32_bitmask", 1),  # the entry level of SQL-92
+    527: ("bool_value", False),
+    528: ("int32_bitmask", 2),  # outer joins in full
+    529: ("string_value", "schema"),
+    530: ("string_value", "procedure"),
+    531: ("string_value", "catalog"),
+    532: ("bool_value", True),  # the catalog stands first
+    533: ("int32_bitmask", 0),
+    534: ("int32_bitmask", 0),
+    535: ("int32_bitmask", 0),
+    536: ("bool_value", False),
+    537: ("bool_value", False),
+    538: ("int32_bitmask", 15),  # subqueries everywhere
+    539: ("bool_value", True),
+    540: ("int32_bitmask", 3),  # UNION and UNION ALL
+    **dict.fromkeys(range(541, 556), ("bigint_value", 0)),  # no limits, or not known
+    556: ("bool_value", False),
+    557: ("bigint_value", MAX_TEXT_BYTES),
+    **dict.fromkeys(range(558, 562), ("bigint_value", 0)),
+    562: ("int32_bitmask", 0),  # transactions again
+    563: ("bool_value", False),
+    564: ("int32_bitmask", 0),
+    565: ("bool_value", False),
+    566: ("bool_value", False),
+}
+"""Member of the union and value of every fact, by the numbers of the enumeration SqlInfo."""
 
 
 def schema_of(command: object) -> pa.Schema | None:
@@ -298,9 +294,8 @@ def _type_row(name: str) -> tuple[Any, ...]:
 
 def _answer_facts(wanted: tuple[int, ...]) -> pa.Table:
     """The facts of these numbers that are known, or all."""
-    facts = _facts()
     found = [
-        (number, *facts[number]) for number in dict.fromkeys(wanted) or facts if number in facts
+        (number, *FACTS[number]) for number in dict.fromkeys(wanted) or FACTS if number in FACTS
     ]
     members: dict[str, list[Any]] = {name: [] for name in VALUES}
     types, offsets = [], []

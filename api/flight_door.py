@@ -5,8 +5,9 @@ how statements run in `flight_statements`, the catalog in `flight_catalog`.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
 from threading import Lock, Thread
@@ -18,19 +19,19 @@ import pyarrow.flight as fl
 from fastapi import FastAPI
 
 from api import flight_catalog
-from api.described import read_parameters
-from api.flight_calls import KEY, Call, CallGate, NoHandshake, cut_connections
+from api.described import list_parameters
+from api.flight_calls import KEY, Asked, Call, CallGate, NoHandshake
+from api.flight_connections import Connections
 from api.flight_errors import to_flight
+from api.flight_parameters import read_parameters
 from api.flight_statements import (
     Prepared,
     PreparedStatements,
     Runner,
     Statement,
-    read_batches,
-    read_row,
+    check_ticket,
 )
 from api.flightsql import (
-    NO_TRANSACTIONS,
     NOT_OFFERED,
     ActionCancelQueryRequest,
     ActionCancelQueryResult,
@@ -47,6 +48,8 @@ from api.flightsql import (
     FlightInfo,
     Ticket,
     TicketStatementQuery,
+    check_transaction,
+    expect,
     pack,
     unpack,
 )
@@ -80,6 +83,8 @@ MOST_CUTS = 10
 MOST_ENDPOINTS = 16
 """Of a FlightInfo that is cancelled; ours have one."""
 
+log = logging.getLogger("qkatlas.flight")
+
 Method = Callable[..., Any]
 
 
@@ -96,15 +101,6 @@ def _answered(method: Method) -> Method:
             raise door.explain(call, error) from None
 
     return answer
-
-
-class Asked:
-    """Who asks, in which call, and whether they still wait."""
-
-    def __init__(self, call: Call, is_gone: Callable[[], bool]) -> None:
-        self.call = call
-        self.client = call.client
-        self.is_gone = is_gone
 
 
 class FlightDoor(fl.FlightServerBase):  # type: ignore[misc]
@@ -125,7 +121,8 @@ class FlightDoor(fl.FlightServerBase):  # type: ignore[misc]
         self._lock = Lock()
         self._columns: tuple[str, dict[str, pa.Schema]] = ("", {})
         self._gate = CallGate(settings, partial(_count, loop, app.state.metrics))
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        host = settings.flight_host
+        host = f"[{host}]" if ":" in host else host
         try:
             super().__init__(
                 (host, settings.flight_port),
@@ -135,10 +132,12 @@ class FlightDoor(fl.FlightServerBase):  # type: ignore[misc]
             )
         except pa.ArrowException as error:
             raise ConfigError(
-                f"cannot listen on {host}:{settings.flight_port}: choose another --flight-port"
+                f"cannot listen on {host}:{settings.flight_port}: choose another --flight-port "
+                "or --flight-host"
             ) from error
         scheme = "grpc+tls" if settings.tls_cert else "grpc"
         self.url = f"{scheme}://{host}:{self.port}"
+        self._connections = Connections(self.port)
 
     async def close(self) -> None:
         """End every call, then the server; clients that read nothing lose their connection."""
@@ -148,19 +147,26 @@ class FlightDoor(fl.FlightServerBase):  # type: ignore[misc]
         await asyncio.to_thread(ending.join, min(END_S, self._settings.shutdown_s))
         for _ in range(MOST_CUTS):
             if ending.is_alive():
-                await asyncio.to_thread(cut_connections, self.port)
+                await asyncio.to_thread(self._connections.cut)
                 await asyncio.to_thread(ending.join, LOOK_S)
+        self._connections.close()
 
     async def watch(self) -> None:
-        """Cut the connections of clients that do not read, or do not send; for ever."""
+        """Cut connections beyond the limits, and those whose client makes us wait; for ever."""
         while True:
             await asyncio.sleep(LOOK_S)
-            for peer in self._gate.find_slow():
-                await asyncio.to_thread(cut_connections, self.port, peer)
+            try:
+                await asyncio.to_thread(self._cut_connections)
+            except Exception as error:  # recorded, and tried again for as long as the door is open
+                log.error("connections could not be looked at", exc_info=error)
+
+    def _cut_connections(self) -> None:
+        if unwanted := self._gate.find_unwanted(self._connections.look()):
+            self._connections.cut(unwanted)
 
     def explain(self, call: Call, error: Exception) -> Exception:
         """What a client is told of an error."""
-        call.kind, told = to_flight(error, call.request_id, self._service.uri)
+        call.status, call.kind, told = to_flight(error, call.request_id, self._service.uri)
         return told
 
     @_answered
@@ -187,7 +193,7 @@ class FlightDoor(fl.FlightServerBase):  # type: ignore[misc]
         if schema is None:
             statement = self._statement_of(asked, command)
             schema = self._describe(asked, statement.sql, statement.parameters).remove_metadata()
-            ticket = pack(TicketStatementQuery(statement.to_bytes()))
+            ticket = statement.to_ticket()
         endpoint = fl.FlightEndpoint(fl.Ticket(ticket), [])
         return fl.FlightInfo(schema, descriptor, [endpoint])
 
@@ -206,6 +212,7 @@ class FlightDoor(fl.FlightServerBase):  # type: ignore[misc]
         """The answer to a ticket."""
         command = self._read(ticket.ticket)
         if flight_catalog.schema_of(command) is not None:
+            asked.call.route = "catalog"  # the metrics count statements by the route do_get
             return fl.RecordBatchStream(
                 flight_catalog.answer(command, self._columns_for(asked, command))
             )
@@ -224,11 +231,12 @@ class FlightDoor(fl.FlightServerBase):  # type: ignore[misc]
         if not isinstance(command, CommandPreparedStatementQuery):
             raise NotOfferedError(f"{type(command).__name__} takes no data")
         handle = command.prepared_statement_handle
-        names = self._prepared.get(handle, asked.client).names
+        prepared = self._prepared.get(handle, asked.client)
         asked.call.waits_since = monotonic()
-        row = read_row(read_batches(reader), self._settings.request_bytes, names)
+        row = read_parameters(reader, self._settings.request_bytes, prepared.names)
         asked.call.waits_since = None
-        make_job(self._settings, "", "arrow", row)  # refuses what no statement takes
+        make_job(self._settings, prepared.sql, "arrow", row)  # refuses what no statement takes
+        check_ticket(Statement(prepared.sql, row), self._most_bytes)
         self._prepared.bind(handle, asked.client, row)
         writer.write(encode(DoPutPreparedStatementResult(handle)))
 
@@ -238,13 +246,13 @@ class FlightDoor(fl.FlightServerBase):  # type: ignore[misc]
         name, body = action.type, action.body.to_pybytes()
         self._check_size(body)
         if name == "CreatePreparedStatement":
-            return [self._prepare(asked, _expect(ActionCreatePreparedStatementRequest, body))]
+            return [self._prepare(asked, expect(ActionCreatePreparedStatementRequest, body))]
         if name == "ClosePreparedStatement":
-            closing = _expect(ActionClosePreparedStatementRequest, body)
+            closing = expect(ActionClosePreparedStatementRequest, body)
             self._prepared.close(closing.prepared_statement_handle, asked.client)
             return []
         if name == "CancelQuery":
-            info = _expect(ActionCancelQueryRequest, body).info
+            info = expect(ActionCancelQueryRequest, body).info
             return [pack(ActionCancelQueryResult(self._cancel(asked, info)))]
         if name == "CancelFlightInfo":
             info = decode(CancelFlightInfoRequest, body).info
@@ -253,9 +261,9 @@ class FlightDoor(fl.FlightServerBase):  # type: ignore[misc]
 
     def _prepare(self, asked: Asked, request: ActionCreatePreparedStatementRequest) -> bytes:
         """Keep a statement that would run."""
-        _check_transaction(request.transaction_id)
+        check_transaction(request.transaction_id)
         schema = self._describe(asked, request.query, None)
-        names = read_parameters(schema)
+        names = list_parameters(schema)
         handle = self._prepared.add(Prepared(request.query, asked.client, names))
         parameters = pa.schema([pa.field(name, pa.null()) for name in names])
         return pack(
@@ -269,7 +277,7 @@ class FlightDoor(fl.FlightServerBase):  # type: ignore[misc]
         ended = False
         for endpoint in decode(FlightInfo, info).endpoint[:MOST_ENDPOINTS]:
             held = decode(Ticket, decode(FlightEndpoint, endpoint).ticket)
-            ticket = _expect(TicketStatementQuery, held.ticket)
+            ticket = expect(TicketStatementQuery, held.ticket)
             statement = Statement.from_bytes(ticket.statement_handle)
             work = self._runner.pool.cancel(statement.id, asked.client)
             ended |= self._runner.wait(work, asked.is_gone)
@@ -280,19 +288,24 @@ class FlightDoor(fl.FlightServerBase):  # type: ignore[misc]
         return unpack(data)
 
     def _check_size(self, data: bytes) -> None:
+        if len(data) > self._most_bytes:
+            raise QueryError(
+                f"the command has {len(data):,} bytes, at most {self._most_bytes:,} are taken"
+            )
+
+    @property
+    def _most_bytes(self) -> int:
         # A ticket holds a statement and its parameters once more, as JSON.
-        most = 2 * self._settings.request_bytes
-        if len(data) > most:
-            raise QueryError(f"the command has {len(data):,} bytes, at most {most:,} are taken")
+        return 2 * self._settings.request_bytes
 
     def _statement_of(self, asked: Asked, command: object) -> Statement:
         """The statement that a command or ticket stands for."""
         if isinstance(command, CommandStatementQuery):
-            _check_transaction(command.transaction_id)
+            check_transaction(command.transaction_id)
             return Statement(command.query)
         if isinstance(command, CommandPreparedStatementQuery):
             prepared = self._prepared.get(command.prepared_statement_handle, asked.client)
-            return Statement(prepared.sql, prepared.parameters)
+            return prepared.bound()
         if isinstance(command, TicketStatementQuery):
             return Statement.from_bytes(command.statement_handle)
         raise QueryError(f"{type(command).__name__} has no answer that could be fetched")
@@ -361,19 +374,6 @@ def _command_of(descriptor: fl.FlightDescriptor) -> bytes:
     return command
 
 
-def _expect(kind: type[Found], data: bytes) -> Found:
-    """The message of a kind that an Any holds."""
-    found = unpack(data)
-    if not isinstance(found, kind):
-        raise QueryError(f"got {type(found).__name__}, expected {kind.__name__}")
-    return found
-
-
-def _check_transaction(transaction_id: bytes | None) -> None:
-    if transaction_id:
-        raise NotOfferedError(NO_TRANSACTIONS)
-
-
 def _write_schema(schema: pa.Schema) -> bytes:
     """An encapsulated message; empty where there are no columns."""
     return bytes(schema.serialize()) if len(schema) else b""
@@ -386,11 +386,13 @@ def _read_certificates(settings: ServeSettings) -> list[tuple[bytes, bytes]] | N
 
 
 def _count(
-    loop: asyncio.AbstractEventLoop, metrics: Metrics, method: str, kind: str, seconds: float
+    loop: asyncio.AbstractEventLoop,
+    metrics: Metrics,
+    route: str,
+    status: int,
+    kind: str,
+    seconds: float,
 ) -> None:
     """Count a call among the requests, in the loop's thread as all others."""
-    if not loop.is_closed():
-        status = 200 if kind == "ok" else 500 if kind == "internal" else 400
-        loop.call_soon_threadsafe(
-            metrics.count, f"flight/{method}", "FLIGHT", status, kind, seconds
-        )
+    with suppress(RuntimeError):  # the loop has closed, and its metrics with it
+        loop.call_soon_threadsafe(metrics.count, route, "FLIGHT", status, kind, seconds)

@@ -76,19 +76,19 @@ CLASSES: dict[str, type[Untraced]] = {
 """By the kind of a problem; any other is Refused."""
 
 
-def to_flight(error: Exception, request_id: str, hidden: str = "") -> tuple[str, Untraced]:
-    """The kind of a problem, and the exception that tells the client of it.
+def to_flight(error: Exception, request_id: str, hidden: str = "") -> tuple[int, str, Untraced]:
+    """HTTP's status and the kind of a problem, and the exception that tells the client of it.
 
     Args:
         error: whatever went wrong.
         request_id: names the call in the log.
         hidden: the atlas's folder or URI, which is cut out of messages.
     """
-    _, kind, message, _ = explain(error, request_id, hidden)
+    status, kind, message, _ = explain(error, request_id, hidden)
     if kind == "query_killed":
         kind = _why(message)
     short = message.encode("utf-8", "replace")[:LONGEST_MESSAGE].decode("utf-8", "ignore")
-    return kind, CLASSES.get(kind, Refused)(short)
+    return status, kind, CLASSES.get(kind, Refused)(short)
 
 
 def _why(message: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from api.flightsql import TicketStatementQuery, pack
 from api.jobs import Ending, SqlJob
 from api.pool import CANCELLED, Pool
 from api.settings import ServeSettings
@@ -32,9 +33,13 @@ IDLE_S = 900.0
 """Seconds after which a prepared statement that nobody uses is forgotten."""
 
 MOST_PER_CLIENT = 100
+MOST_BYTES_PER_CLIENT = 10_000_000
 MOST = 1_000
 MOST_BYTES = 100_000_000
 """Of all prepared statements, their parameters counted."""
+
+NAME_BYTES = 64
+"""Memory of a parameter's name beside its characters."""
 
 FULL = "the server holds as many prepared statements as it may: try again later"
 
@@ -55,9 +60,9 @@ class Statement:
     parameters: Parameters = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def to_bytes(self) -> bytes:
-        """As a ticket's handle."""
-        return json.dumps(asdict(self)).encode()
+    def to_ticket(self) -> bytes:
+        """As a ticket."""
+        return pack(TicketStatementQuery(_to_json(asdict(self))))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Statement":
@@ -76,6 +81,20 @@ class Statement:
         return statement
 
 
+def check_ticket(statement: Statement, most_bytes: int) -> None:
+    """Refuse a statement whose ticket could not be taken.
+
+    Raises:
+        QueryError: it is too long, as JSON has six characters for some.
+    """
+    n_bytes = len(statement.to_ticket())
+    if n_bytes > most_bytes:
+        raise QueryError(
+            f"the parameters make a ticket of {n_bytes:,} bytes, at most {most_bytes:,} are taken: "
+            "a control character takes six"
+        )
+
+
 @dataclass
 class Prepared:
     """A prepared statement of one client."""
@@ -83,9 +102,22 @@ class Prepared:
     sql: str
     client: str
     names: list[str]
-    parameters: Parameters = None
-    size: int = 0
+    values: bytes = b"null"
+    """Parameters as JSON, whose bytes are what is held."""
     used: float = field(default_factory=monotonic)
+
+    def __post_init__(self) -> None:
+        names = sum(NAME_BYTES + len(name) for name in self.names)
+        self._fixed = len(self.sql.encode()) + names
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        return self._fixed + len(self.values)
+
+    def bound(self) -> Statement:
+        """The statement with its parameters."""
+        return Statement(self.sql, json.loads(self.values))
 
 
 class PreparedStatements:
@@ -103,13 +135,7 @@ class PreparedStatements:
         """
         with self._lock:
             self._forget_idle()
-            mine = [key for key, each in self._held.items() if each.client == prepared.client]
-            if len(mine) >= MOST_PER_CLIENT:
-                del self._held[min(mine, key=lambda key: self._held[key].used)]
-            if len(self._held) >= MOST:
-                raise BusyError(FULL, 1)
-            prepared.size = len(prepared.sql.encode())
-            self._check_size(prepared.size)
+            self._make_room(prepared.client, prepared.size, 1)
             handle = secrets.token_hex(16).encode()
             self._held[handle] = prepared
         return handle
@@ -126,8 +152,8 @@ class PreparedStatements:
             if found is None or found.client != client:
                 raise NotInAtlasError(
                     "no prepared statement of yours has this handle; those not used for "
-                    f"{IDLE_S / 60:g} minutes, or before {MOST_PER_CLIENT} others, are forgotten: "
-                    "prepare it again"
+                    f"{IDLE_S / 60:g} minutes, or before {MOST_PER_CLIENT} others or "
+                    f"{MOST_BYTES_PER_CLIENT:,} bytes of them, are forgotten: prepare it again"
                 )
             found.used = monotonic()
             return found
@@ -140,10 +166,10 @@ class PreparedStatements:
             NotInAtlasError: the client has no such statement.
         """
         found = self.get(handle, client)
-        size = len(found.sql.encode()) + len(json.dumps(parameters))
+        values = _to_json(parameters)
         with self._lock:
-            self._check_size(size - found.size)
-            found.parameters, found.size = parameters, size
+            self._make_room(client, len(values) - len(found.values), 0, found)
+            found.values = values
 
     def close(self, handle: bytes, client: str) -> None:
         """Forget a statement; one that is not there is forgotten already."""
@@ -151,8 +177,23 @@ class PreparedStatements:
             if handle in self._held and self._held[handle].client == client:
                 del self._held[handle]
 
-    def _check_size(self, more: int) -> None:
-        if sum(each.size for each in self._held.values()) + more > MOST_BYTES:
+    def _make_room(self, client: str, size: int, number: int, kept: Prepared | None = None) -> None:
+        """Forget a client's least used statements, but one, until it may hold more.
+
+        Raises:
+            BusyError: all clients together hold too many.
+        """
+        mine = [key for key, each in self._held.items() if each.client == client]
+        n_bytes = size + sum(self._held[key].size for key in mine)
+        mine = [key for key in mine if self._held[key] is not kept]
+        most = MOST_PER_CLIENT - number - (kept is not None)
+        for key in sorted(mine, key=lambda key: self._held[key].used):
+            if len(mine) <= most and n_bytes <= MOST_BYTES_PER_CLIENT:
+                break
+            n_bytes -= self._held.pop(key).size
+            mine.remove(key)
+        held = sum(each.size for each in self._held.values())
+        if len(self._held) + number > MOST or held + size > MOST_BYTES:
             raise BusyError(FULL, 1)
 
     def _forget_idle(self) -> None:
@@ -174,7 +215,11 @@ class Runner:
 
     def wait(self, work: Coroutine[Any, Any, Result], is_gone: Callable[[], bool]) -> Result:
         """The result of some work, which ends when its client goes or the server stops."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # the loop has closed
+            work.close()
+            raise QueryKilledError(CANCELLED) from None
         while not wait([future], POLL_S).done:
             if is_gone() or self.closing.is_set():
                 future.cancel()
@@ -197,8 +242,11 @@ class Runner:
 
     def forget(self, items: AsyncGenerator[Any]) -> None:
         """End a generator of the loop without waiting for it."""
-        if not self._loop.is_closed():
-            asyncio.run_coroutine_threadsafe(_close(items), self._loop)
+        closing = _close(items)
+        try:
+            asyncio.run_coroutine_threadsafe(closing, self._loop)
+        except RuntimeError:  # the loop has closed, and ended all that it held
+            closing.close()
 
 
 @dataclass
@@ -282,6 +330,11 @@ class _Pieces:
         return item if isinstance(item, bytes) else b""
 
 
+def _to_json(value: Any) -> bytes:
+    """Compact, and characters as they are: what a client may send is no longer then."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 async def _take(items: AsyncGenerator[Any]) -> Any:
     """The next item; None at the end."""
     return await anext(items, None)
@@ -299,64 +352,3 @@ def split(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     half = batch.num_rows // 2
     yield from split(batch.slice(0, half))
     yield from split(batch.slice(half))
-
-
-def read_batches(reader: Any) -> Iterator[pa.RecordBatch]:
-    """The batches that a client sends.
-
-    Raises:
-        QueryError: they are not Arrow's.
-    """
-    try:
-        for chunk in reader:
-            if chunk.data is not None:
-                yield chunk.data
-    except (pa.ArrowException, OSError) as error:
-        raise QueryError("the parameters are no Arrow data") from error
-
-
-def read_row(batches: Iterator[pa.RecordBatch], most_bytes: int, names: list[str]) -> Parameters:
-    """The parameters in one row of Arrow values.
-
-    Args:
-        batches: that a client sends; no more is read than can be right.
-        most_bytes: that they may have.
-        names: of the statement's parameters, numbers in order.
-
-    Raises:
-        QueryError: there are no or several rows, or other columns than parameters.
-    """
-    rows: list[pa.RecordBatch] = []
-    for number, batch in enumerate(batches):
-        rows += [batch] if batch.num_rows else []
-        if batch.nbytes > most_bytes:
-            raise QueryError(f"the parameters have more than {most_bytes:,} bytes")
-        if len(rows) > 1 or number > MOST_PER_CLIENT or batch.num_rows > 1:
-            raise QueryError("got several rows of parameters: run the statement once for each")
-    if not rows:
-        raise QueryError("got no row of parameters: send one, with a column for each parameter")
-    (row,) = rows
-    if row.num_columns != len(names):
-        raise QueryError(f"got {row.num_columns} parameters, the statement has {len(names)}")
-    values = [_read_value(column, index) for index, column in enumerate(row.columns)]
-    if all(name.isdecimal() for name in names):
-        return values
-    given = [name.lstrip("$") for name in row.schema.names]
-    if set(given) != set(names):
-        raise QueryError(f"the parameters are named {', '.join(given)}, not {', '.join(names)}")
-    return dict(zip(given, values, strict=True))
-
-
-def _read_value(column: pa.Array, index: int) -> Any:
-    kind = column.type
-    inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
-    plain = (
-        pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_floating,
-        pa.types.is_boolean, pa.types.is_null, pa.types.is_string_view,
-    )  # fmt: skip
-    if not any(is_one(inner) for is_one in plain):
-        raise QueryError(
-            f"parameter {index + 1} is a {kind}: send a text, number, boolean, null or a list of "
-            "these; a date as text, cast in the statement"
-        )
-    return column[0].as_py()

@@ -7,9 +7,12 @@ Source: format/FlightSql.proto and format/Flight.proto of Apache Arrow.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from api.protobuf import BYTES, FLAG, NUMBER, TEXT, at, decode, encode
 from store.errors import NotOfferedError, QueryError
+
+Message = TypeVar("Message")
 
 PREFIX = "type.googleapis.com/arrow.flight.protocol.sql."
 
@@ -51,6 +54,28 @@ def unpack(data: bytes) -> object:
         shown = outer.type_url[:100] or "a command without a type"
         raise QueryError(f"{shown} is no command of Flight SQL that this service knows")
     return decode(MESSAGES[name], outer.value)
+
+
+def expect(kind: type[Message], data: bytes) -> Message:
+    """The message of a kind that an `Any` holds.
+
+    Raises:
+        QueryError: it holds another.
+    """
+    found = unpack(data)
+    if not isinstance(found, kind):
+        raise QueryError(f"got {type(found).__name__}, expected {kind.__name__}")
+    return found
+
+
+def check_transaction(transaction_id: bytes | None) -> None:
+    """Refuse what is part of a transaction.
+
+    Raises:
+        NotOfferedError: it is.
+    """
+    if transaction_id:
+        raise NotOfferedError(NO_TRANSACTIONS)
 
 
 @dataclass(frozen=True)

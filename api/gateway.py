@@ -24,13 +24,14 @@ from api.access_log import log_request
 from api.metrics import Metrics
 from api.problems import explain, to_reply
 from api.settings import LOOPBACK, ServeSettings
+from api.slow_clients import PIECE
 from store.errors import BusyError
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Answered without a token, for probes; they tell no secrets."""
 
-POOLED = ("/v1/sql", "/mosaic")
-"""Paths of SQL, of which the pool bounds what a client runs; their sockets stay open for long."""
+POOLED = ("/v1/sql", "/mosaic", "/atlas/s/")
+"""Paths of SQL, of which the pool or a session bounds what runs; sockets stay open for long."""
 
 ALWAYS = {
     "Referrer-Policy": "no-referrer",
@@ -55,9 +56,6 @@ WILDCARDS = ("0.0.0.0", "::")
 
 LONGEST_REASON = 123
 """Bytes of the reason of a close."""
-
-PIECE = 128 << 10
-"""Bytes sent at once; each piece has its own deadline with a slow reader."""
 
 
 class Gateway:

@@ -5,8 +5,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-METHODS = {"GET", "HEAD", "POST", "DELETE", "OPTIONS", "SOCKET"}
-SQL_ROUTES = ("/v1/sql", "/mosaic", "/mosaic/")
+METHODS = {"GET", "HEAD", "POST", "DELETE", "OPTIONS", "SOCKET", "FLIGHT"}
+SQL_ROUTES = ("/v1/sql", "/mosaic", "/mosaic/", "flight/do_get")
 """Each request of theirs is a statement; a socket counts its statements itself."""
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)

@@ -4,39 +4,19 @@ Beside `/v1/sql`, as its clients can set no header and take no answer that a lim
 """
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated
 from weakref import WeakValueDictionary
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from starlette.datastructures import State
 
-from api.jobs import MEDIA_TYPES, Format, SqlReply
+from api.jobs import MEDIA_TYPES, SqlReply
+from api.mosaic_requests import FORMATS, MosaicRequest, check_fields, read_request
 from api.replies import check_changed, finish
 from api.settings import ServeSettings
 from api.statements import client_of, make_job, run_whole, unless_gone
 
 router = APIRouter(tags=["mosaic"])
-
-EXAMPLE: dict[str, JsonValue] = {"type": "arrow", "sql": "SELECT layer, head FROM maps"}
-
-Kind = Literal["arrow", "json", "exec"]
-
-FORMATS: dict[Kind, Format] = {"arrow": "arrow", "json": "json", "exec": "arrow"}
-"""In which a worker answers; the answer of `exec` is dropped."""
-
-
-class MosaicRequest(BaseModel):
-    """What a client asks; the further fields that clients send say nothing to a reader."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
-
-    type: Kind = Field(
-        description="Form of the answer: an Arrow stream, an array of rows, or none."
-    )
-    sql: str = Field(description="One SELECT, or DESCRIBE, SHOW TABLES, SUMMARIZE, EXPLAIN.")
-
 
 BODY = {
     "requestBody": {
@@ -44,18 +24,6 @@ BODY = {
         "content": {"application/json": {"schema": MosaicRequest.model_json_schema()}},
     }
 }
-
-
-def read_request(text: str | bytes) -> MosaicRequest:
-    """The request that a client's JSON holds.
-
-    Raises:
-        RequestValidationError: it is no JSON, or no request.
-    """
-    try:
-        return MosaicRequest.model_validate_json(text)
-    except ValidationError as error:
-        raise _to_mistakes(error) from None
 
 
 class Shares:
@@ -73,13 +41,16 @@ class Shares:
         return self._by_client.setdefault(client, asyncio.Semaphore(self.most))
 
 
-async def run_asked(state: State, asked: MosaicRequest, client: str) -> SqlReply:
+async def run_asked(
+    state: State, asked: MosaicRequest, client: str, max_bytes: int | None = None
+) -> SqlReply:
     """The whole answer of a request.
 
     Args:
         state: of the app.
         asked: what to run.
         client: who asks.
+        max_bytes: of the answer; None for the server's limit.
 
     Raises:
         BusyError: too many queries of others wait.
@@ -87,7 +58,7 @@ async def run_asked(state: State, asked: MosaicRequest, client: str) -> SqlReply
         QueryError: the statement is refused or fails.
         QueryKilledError: deadline, memory or a fault ended it.
     """
-    job = make_job(state.settings, asked.sql, FORMATS[asked.type])
+    job = make_job(state.settings, asked.sql, FORMATS[asked.type], max_bytes=max_bytes)
     async with state.mosaic_shares.find(client):
         return await run_whole(state.pool, job, client)
 
@@ -114,7 +85,7 @@ async def get_mosaic(
     if query is not None:
         return await _answer(request, read_request(query))
     given = {"type": type, "sql": sql}
-    return await _answer(request, _check({k: v for k, v in given.items() if v is not None}))
+    return await _answer(request, check_fields({k: v for k, v in given.items() if v is not None}))
 
 
 async def _answer(request: Request, asked: MosaicRequest) -> Response:
@@ -124,18 +95,3 @@ async def _answer(request: Request, asked: MosaicRequest) -> Response:
         return Response()
     media_type = MEDIA_TYPES[FORMATS[asked.type]]
     return await asyncio.to_thread(finish, request, reply.body, media_type, reply.version)
-
-
-def _check(given: dict[str, Any]) -> MosaicRequest:
-    try:
-        return MosaicRequest.model_validate(given)
-    except ValidationError as error:
-        raise _to_mistakes(error) from None
-
-
-def _to_mistakes(error: ValidationError) -> RequestValidationError:
-    """What is wrong with a request, without the values that it was sent."""
-    mistakes = error.errors(include_url=False, include_context=False, include_input=False)
-    return RequestValidationError(
-        [{**mistake, "loc": ("request", *mistake["loc"])} for mistake in mistakes]
-    )

@@ -2,21 +2,28 @@
 
 import asyncio
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
-from api.mosaic_routes import read_request, run_asked
+from api.jobs import SqlReply
+from api.mosaic_requests import MosaicRequest, read_request
+from api.mosaic_routes import run_asked
 from api.problems import explain
 from api.settings import ServeSettings
 from api.statements import client_of
+from store.errors import LimitError
 
 router = APIRouter()
 
 MOST_AHEAD = 4
-"""Answers of one socket that are made or held at a time; each may be as long as a reply may be."""
+"""Answers of one socket that are made or held at a time."""
+
+SHORT_SHARE = 8
+"""How many times shorter than the longest reply an answer is that may be held before its turn."""
 
 MOST_WAITING = 256
 """Requests of one socket that wait to be run; Mosaic's client sends 32."""
@@ -29,6 +36,9 @@ ENDED, POLICY = 1000, 1008
 
 Reply = dict[str, Any]
 """`bytes` or `text` of a message."""
+
+Turn = asyncio.Event
+"""Set once all answers before one are sent."""
 
 
 @router.websocket("/mosaic/")
@@ -45,7 +55,7 @@ class Conversation:
 
     websocket: WebSocket
     _asked: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
-    _answers: asyncio.Queue[asyncio.Task[Reply]] = field(default_factory=asyncio.Queue)
+    _answers: asyncio.Queue[tuple[asyncio.Task[Reply], Turn]] = field(default_factory=asyncio.Queue)
     _tasks: set[asyncio.Task[Reply]] = field(default_factory=set)
     _n_bytes: int = 0
     """Of the requests that wait."""
@@ -96,29 +106,37 @@ class Conversation:
         """Start requests in their order, a few ahead of the answer that is sent."""
         while True:
             await self._room.acquire()
-            request = await self._asked.get()
-            self._n_bytes -= len(request)
-            task = asyncio.create_task(self._answer(request))
-            self._tasks.add(task)
-            self._answers.put_nowait(task)
+            self._start(await self._asked.get())
+
+    def _start(self, request: bytes) -> None:
+        self._n_bytes -= len(request)
+        turn = Turn()
+        if not self._tasks:
+            turn.set()
+        task = asyncio.create_task(self._answer(request, turn))
+        self._tasks.add(task)
+        self._answers.put_nowait((task, turn))
 
     async def _send_all(self) -> None:
         """Send answers in the order of their requests."""
-        while True:
-            task = await self._answers.get()
-            try:
-                await self.websocket.send({"type": "websocket.send", **await task})
-            except WebSocketDisconnect:
-                return
-            self._tasks.discard(task)
-            self._room.release()
+        with suppress(WebSocketDisconnect):
+            while True:
+                await self._send_next()
+                self._room.release()
 
-    async def _answer(self, request: bytes) -> Reply:
+    async def _send_next(self) -> None:
+        """Send one answer, which nothing holds while the next is waited for."""
+        task, turn = await self._answers.get()
+        turn.set()
+        await self.websocket.send({"type": "websocket.send", **await task})
+        self._tasks.discard(task)
+
+    async def _answer(self, request: bytes, turn: Turn) -> Reply:
         """The answer of one request; whatever goes wrong is an answer too."""
         state = self.websocket.app.state
         try:
             asked = read_request(request)
-            reply = await run_asked(state, asked, self.client)
+            reply = await self._run(asked, turn)
         except Exception as error:
             request_id = self.websocket.state.request_id
             _, kind, message, _ = explain(error, request_id, state.service.uri)
@@ -128,6 +146,18 @@ class Conversation:
         if asked.type == "arrow":
             return {"bytes": reply.body}
         return {"text": reply.body.decode() if asked.type == "json" else "{}"}
+
+    async def _run(self, asked: MosaicRequest, turn: Turn) -> SqlReply:
+        """Its answer: ahead where it is short, made anew at its turn where it is long.
+
+        So a client that does not read makes the server hold one long answer and no more.
+        """
+        state, short = self.websocket.app.state, max(1, self.settings.max_bytes // SHORT_SHARE)
+        if not turn.is_set():
+            with suppress(LimitError):
+                return await run_asked(state, asked, self.client, short)
+            await turn.wait()
+        return await run_asked(state, asked, self.client)
 
 
 async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:

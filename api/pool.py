@@ -16,7 +16,7 @@ from api.file_cache import FileCache
 from api.jobs import Ending, Limits, SqlJob, SqlReply, send_start
 from api.sandbox import NEEDED
 from api.settings import ServeSettings
-from api.worker_process import WorkerProcess, find_layers
+from api.worker_process import WorkerProcess, collect, find_layers
 from store import views
 from store.errors import BusyError, QueryError, QueryKilledError
 from store.snapshot import Snapshot
@@ -111,17 +111,7 @@ class Pool:
             QueryError: the statement is refused or fails.
             QueryKilledError: deadline, memory, cancellation or a fault ended it.
         """
-        pieces: list[bytes] = []
-        version, ending = "", Ending(0, False)
-        async with aclosing(self.stream(job, client)) as items:
-            async for item in items:
-                if isinstance(item, bytes):
-                    pieces.append(item)
-                elif isinstance(item, Ending):
-                    ending = item
-                else:
-                    version = item
-        return SqlReply(b"".join(pieces), ending.n_rows, ending.truncated, version)
+        return await collect(self.stream(job, client))
 
     async def stream(self, job: SqlJob, client: str) -> AsyncGenerator[str | bytes | Ending]:
         """The version of the atlas, the pieces of a body, and its ending; errors as of `run`."""

@@ -10,6 +10,7 @@ from http import HTTPStatus
 import orjson
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from store.errors import (
@@ -89,6 +90,8 @@ def _explain(error: Exception) -> tuple[int, str, str, Mapping[str, str] | None]
         unknown = said == HTTPStatus.NOT_FOUND and error.detail == said.phrase
         message = "no such path; /v1 lists where to go" if unknown else str(error.detail)
         return said, said.name.lower(), message, error.headers
+    if isinstance(error, ClientDisconnect):
+        return 400, "client_gone", "the client went away before its request had arrived", None
     if isinstance(error, RequestValidationError):
         return 400, "bad_request", _list_mistakes(error), None
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, BusyError) else None

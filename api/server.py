@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import resource
 import signal
 import socket
 from collections import Counter
@@ -15,11 +16,15 @@ from fastapi import FastAPI
 
 from api.access_log import start_logging
 from api.app import make_app
+from api.fair_reading import Allowances
+from api.flight_bridge import open_flight
 from api.settings import ServeSettings
 from api.slow_clients import PatientProtocol
 from store.errors import ConfigError
 
 BACKLOG = 128
+
+MANY_FILES = 65_536
 
 SEND_BUFFER = 512 << 10
 """Bytes that the kernel holds of each reply; with its own megabytes, a client that reads slowly
@@ -50,7 +55,15 @@ def run_server(settings: ServeSettings, announce: Callable[[FastAPI, list[str]],
         ConfigError: the address cannot be bound, TLS files are wrong, or the sandbox is too weak.
     """
     start_logging(settings.token)
+    _allow_many_files()
     asyncio.run(_serve(settings, announce))
+
+
+def _allow_many_files() -> None:
+    """Let this process open more files than is usual: each connection is one."""
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if most == resource.RLIM_INFINITY else min(MANY_FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(usual, wanted), most))
 
 
 async def _serve(settings: ServeSettings, announce: Callable[[FastAPI, list[str]], None]) -> None:
@@ -70,9 +83,7 @@ async def _open_flight(app: FastAPI, settings: ServeSettings) -> AsyncIterator[l
     if settings.flight_port is None:
         yield []
         return
-    from api.flight_door import open_door  # gRPC takes a while to load
-
-    async with open_door(app) as url:
+    async with open_flight(app) as url:
         yield [url]
 
 
@@ -86,6 +97,7 @@ def _configure(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
         PatientProtocol,
         slow_client_s=settings.slow_client_s,
         open_by_client=Counter(),
+        allowances=Allowances(),
         most=(
             settings.max_connections if settings.root_path else settings.max_connections_per_client
         ),

@@ -52,10 +52,11 @@ class SessionDatabase(SealedDatabase):
 
 
 def _write(cursor: duckdb.DuckDBPyConnection, text: str) -> None:
-    """Add columns and fill them, once all of the text has passed.
+    """Add columns and fill them, once all of the text has passed; all of it, or nothing.
 
     Raises:
         QueryError: a part is not allowed, or there are too many columns.
+        duckdb.Error: a part fails as it runs.
     """
     for write in (writes := read_writes(text)):
         if write.check is not None:
@@ -63,5 +64,12 @@ def _write(cursor: duckdb.DuckDBPyConnection, text: str) -> None:
     (n_columns,) = cursor.execute(COUNT_COLUMNS).fetchone() or (0,)
     if n_columns + sum(write.check is None for write in writes) > MAX_COLUMNS:
         raise QueryError(f"the table has {n_columns} columns, at most {MAX_COLUMNS}")
-    for write in writes:
-        cursor.execute(write.sql)
+    cursor.begin()
+    try:
+        # DuckDB alters no table that the same transaction has filled, so columns are added first.
+        for write in sorted(writes, key=lambda write: write.check is not None):
+            cursor.execute(write.sql)
+    except duckdb.Error:
+        cursor.rollback()
+        raise
+    cursor.commit()

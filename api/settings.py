@@ -33,6 +33,10 @@ class ServeSettings:
     """Key file (PEM)."""
     flight_port: int | None = None
     """Port of the Flight SQL door; 0 takes a free one, None opens none."""
+    flight_host: str = "127.0.0.1"
+    """Address of the Flight SQL door, which takes messages of any size before it sees a token."""
+    flight_memory_bytes: int = 1_000_000_000
+    """Memory that the Flight SQL door's process may take beyond what it needs at rest."""
     root_path: str = ""
     """Path below which a proxy serves this server."""
     refresh_s: float = 5.0
@@ -99,7 +103,7 @@ class ServeSettings:
             )
         if not self.is_loopback and self.token is None:
             raise ConfigError(
-                f"--host {self.host} is open to others: set a token with --token-file or "
+                f"{self._open_option} is open to others: set a token with --token-file or "
                 "QKATLAS_TOKEN, or bind 127.0.0.1"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -133,4 +137,13 @@ class ServeSettings:
     @property
     def is_loopback(self) -> bool:
         """True where only processes of this machine can connect."""
-        return self.host in LOOPBACK
+        return not self._open_option
+
+    @property
+    def _open_option(self) -> str:
+        """The option that lets others than this machine connect; empty where none does."""
+        if self.host not in LOOPBACK:
+            return f"--host {self.host}"
+        if self.flight_port is not None and self.flight_host not in LOOPBACK:
+            return f"--flight-host {self.flight_host}"
+        return ""

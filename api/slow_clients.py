@@ -13,8 +13,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame
 
+from api.fair_reading import Allowances, Reader
+
 PIECE = 128 << 10
-"""Bytes of a socket's message sent at once; each piece has its own deadline with a slow reader."""
+"""Bytes of a reply or message sent at once; each piece has its own deadline with a slow reader."""
 
 MOST_FRAGMENTS = 1_000
 """Fragments of a client's message: empty ones cost memory and count no bytes."""
@@ -32,10 +34,12 @@ class PatientProtocol(H11Protocol):
         slow_client_s: float,
         open_by_client: Counter[str],
         most: int,
+        allowances: Allowances,
         **named: Any,
     ) -> None:
         super().__init__(*args, **named)
         self.open_by_client = open_by_client
+        self.allowances = allowances
         self.most = most
         self.address = ""
         self.upgraded = False
@@ -43,13 +47,18 @@ class PatientProtocol(H11Protocol):
         self.leaving = Deadline(self, slow_client_s)
         if self.ws_protocol_class is not None:
             self.ws_protocol_class = partial(  # type: ignore[assignment]
-                PatientSocket, slow_client_s=slow_client_s, forget=self._forget
+                PatientSocket,
+                slow_client_s=slow_client_s,
+                find_reader=lambda: self.reader,
+                forget=self._forget,
             )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
+        self.reader = Reader(transport, self.allowances.find(self.address))
+        self.reader.is_held = lambda: self.flow.read_paused
         self.open_by_client[self.address] += 1
         if self.open_by_client[self.address] > self.most:
             transport.abort()
@@ -65,7 +74,8 @@ class PatientProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in a part of a request; more parts do not move its deadline."""
-        super().data_received(data)
+        with self.reader.counted():
+            super().data_received(data)
         self._watch_request()
 
     def on_response_complete(self) -> None:
@@ -125,10 +135,17 @@ class PatientSocket(WebSocketsSansIOProtocol):
     """
 
     def __init__(
-        self, *args: Any, slow_client_s: float, forget: Callable[[], None], **named: Any
+        self,
+        *args: Any,
+        slow_client_s: float,
+        find_reader: Callable[[], Reader],
+        forget: Callable[[], None],
+        **named: Any,
     ) -> None:
         super().__init__(*args, **named)
         self.forget = forget
+        self.reader = find_reader()
+        self.reader.is_held = lambda: self.read_paused
         self.slow_client_s = slow_client_s
         self.leaving = Deadline(self, slow_client_s)
 
@@ -157,7 +174,8 @@ class PatientSocket(WebSocketsSansIOProtocol):
         """Take in what a client sends once it was let in; one that speaks before is dropped."""
         if self.handshake_initiated and not self.handshake_complete:
             self.transport.abort()
-        else:
+            return
+        with self.reader.counted():
             super().data_received(data)
 
     def handle_text(self, event: Frame) -> None:

@@ -64,7 +64,15 @@ async def run_whole(pool: Pool, job: SqlJob, client: str) -> SqlReply:
         QueryError: the statement is refused or fails.
         QueryKilledError: deadline, memory, cancellation or a fault ended it.
     """
-    reply = await pool.run(job, client)
+    return check_whole(await pool.run(job, client), job)
+
+
+def check_whole(reply: SqlReply, job: SqlJob) -> SqlReply:
+    """An answer, unless a limit cut it.
+
+    Raises:
+        LimitError: one did.
+    """
     if reply.truncated:
         raise LimitError(
             f"the answer has more than {job.max_rows:,} rows or {job.max_bytes:,} bytes: "

@@ -8,19 +8,20 @@ import asyncio
 import logging
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
 from api.colouring import TABLE
-from api.jobs import Ending, Format, Limits, SqlReply, send_start
+from api.jobs import Format, Limits, SqlReply, send_start
 from api.sandbox import NEEDED
 from api.settings import ServeSettings
-from api.statements import make_job
-from api.worker_process import SESSION_COMMAND, WorkerProcess
+from api.statements import check_whole, make_job
+from api.worker_process import SESSION_COMMAND, WorkerProcess, collect
 from store.atlas import Atlas
-from store.errors import BusyError, LimitError, QueryKilledError, SessionEndedError
+from store.errors import BusyError, QueryKilledError, SessionEndedError
 from store.map_points import OpenMap, open_map
 from store.viewer_table import read_viewer_table
 from store.views import Contents
@@ -39,6 +40,9 @@ LOOKS = 4
 
 LONGEST_LOOK_S = 15.0
 
+LEFT_S = 2.0
+"""Seconds that a statement gets to end after its client has left: to kill it would take the columns
+that the viewer added along."""
 
 ENDED = "this session has ended or never was: open the map again on the page /atlas/"
 
@@ -74,6 +78,8 @@ class ViewerSession:
     async def run(self, sql: str, format: Format) -> SqlReply:
         """The whole answer of one statement, after those that came before it.
 
+        Where it is cancelled its process is killed, unless it ends soon.
+
         Raises:
             BusyError: too many wait.
             LimitError: the answer is too long.
@@ -88,19 +94,14 @@ class ViewerSession:
         try:
             async with self._turn:
                 worker = await self.start()
-                pieces, ending = list[bytes](), Ending(0, False)
-                async with aclosing(worker.run(job)) as items:
-                    async for item in items:
-                        if isinstance(item, Ending):
-                            ending = item
-                        else:
-                            pieces.append(item)
+                reply = await _let_end(collect(worker.run(job), self.version))
+        except QueryKilledError:
+            self._check_open()
+            raise
         finally:
             self._n_waiting -= 1
             self.touch()
-        if ending.truncated:
-            raise LimitError(f"the answer has more than {job.max_bytes:,} bytes: ask for less")
-        return SqlReply(b"".join(pieces), ending.n_rows, False, self.version)
+        return check_whole(reply, job)
 
     async def start(self) -> WorkerProcess:
         """Its process, a new one where there is none that works.
@@ -109,8 +110,7 @@ class ViewerSession:
             QueryKilledError: it did not start, or lacks a layer of the sandbox.
             SessionEndedError: the session ended meanwhile.
         """
-        if self._is_ended:
-            raise SessionEndedError(ENDED)
+        self._check_open()
         if self._worker is None or not (self._worker.is_sound and self._worker.is_alive):
             await self._end_worker()
             self._worker = await WorkerProcess.start(
@@ -119,8 +119,18 @@ class ViewerSession:
             lost = [name for name in NEEDED if not self._worker.layers.get(name)]
             if self._is_ended or (lost and self.settings.needs_sandbox):
                 await self._end_worker()
-                raise QueryKilledError("the session ended, or its process has no whole sandbox")
+                self._check_open()
+                raise QueryKilledError(f"the session's process has no {' and no '.join(lost)}")
         return self._worker
+
+    def _check_open(self) -> None:
+        """Refuse what comes after the end.
+
+        Raises:
+            SessionEndedError: it has ended.
+        """
+        if self._is_ended:
+            raise SessionEndedError(ENDED)
 
     def read_note(self, name: str) -> bytes | None:
         """What the viewer keeps under a name."""
@@ -142,6 +152,20 @@ class ViewerSession:
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.kill()
+
+
+async def _let_end(answer: Coroutine[Any, Any, SqlReply]) -> SqlReply:
+    """An answer, which goes on for `LEFT_S` where nobody waits for it any more."""
+    task = asyncio.create_task(answer)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=LEFT_S)
+        raise
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task
 
 
 def _refuse_file(path: str) -> int:

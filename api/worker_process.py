@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,6 +24,7 @@ from api.jobs import (
     READY,
     Ending,
     SqlJob,
+    SqlReply,
     frame,
     to_error,
 )
@@ -174,6 +176,26 @@ class WorkerProcess:
         self.process.kill()
         self._writer.close()
         await asyncio.shield(asyncio.to_thread(self.process.wait))
+
+
+async def collect(items: AsyncGenerator[str | bytes | Ending], version: str = "") -> SqlReply:
+    """A whole answer from the pieces of its body and its ending.
+
+    Args:
+        items: what a worker's job gives, and maybe the version that it was over; closed at the end.
+        version: of the atlas, where the items do not tell.
+    """
+    pieces: list[bytes] = []
+    ending = Ending(0, False)
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, bytes):
+                pieces.append(item)
+            elif isinstance(item, Ending):
+                ending = item
+            else:
+                version = item
+    return SqlReply(b"".join(pieces), ending.n_rows, ending.truncated, version)
 
 
 async def find_layers() -> dict[str, bool]:

@@ -24,6 +24,7 @@ from api.flightsql import (
     CommandGetTableTypes,
     CommandGetXdbcTypeInfo,
     CommandPreparedStatementQuery,
+    CommandStatementQuery,
     pack,
     unpack,
 )
@@ -33,6 +34,7 @@ TOKENS = "SELECT position, token FROM tokens ORDER BY sequence_id, position"
 LONG = "SELECT count(*) FROM range(1_000_000_000_000) t(i) WHERE i % 7 = 3"
 HEADER = "adbc.flight.sql.rpc.call_header."
 WAIT_S = 60.0
+ONE = CommandStatementQuery("SELECT 1 AS a")
 
 CATALOG = [
     CommandGetSqlInfo(),
@@ -121,3 +123,16 @@ def bind(client: fl.FlightClient, handle: bytes, rows: pa.Table) -> None:
     writer, _ = client.do_put(descriptor, rows.schema)
     with writer:
         writer.write_table(rows)
+
+
+def port_of(server: RunningServer) -> int:
+    return int(server.urls[-1].rpartition(":")[2])
+
+
+def ask_one(server: RunningServer) -> bool:
+    """True where another client is answered."""
+    try:
+        with fl.connect(server.urls[-1]) as client:
+            return bool(fetch(client, ONE).num_rows == 1)
+    except fl.FlightUnavailableError:
+        return False

@@ -113,6 +113,23 @@ def test_nothing_else_is_written(connection: duckdb.DuckDBPyConnection, name: st
     assert connection.execute("SHOW TABLES").fetchall() == [("dataset",), ("other",)]
 
 
+@pytest.mark.parametrize("value", ["1/0", "CAST(token AS INTEGER)", "nothing", "error('no')"])
+def test_a_write_that_fails_as_it_runs_leaves_nothing(
+    connection: duckdb.DuckDBPyConnection, value: str
+) -> None:
+    _write(connection, BY_NUMBER)
+    before = connection.execute("FROM dataset").fetchall()
+    with pytest.raises(duckdb.Error):
+        _write(connection, f"{LATER} {BY_CATEGORY}; UPDATE dataset SET __ev_token_id = {value}")
+    assert connection.execute("FROM dataset").fetchall() == before
+    _write(connection, BY_CATEGORY)  # the connection is in no transaction
+
+
+def test_columns_are_added_before_any_is_filled(connection: duckdb.DuckDBPyConnection) -> None:
+    _write(connection, f"{BY_NUMBER}; {BY_CATEGORY}")
+    assert len(connection.execute("FROM dataset").description) == 5
+
+
 def test_columns_have_an_end(connection: duckdb.DuckDBPyConnection) -> None:
     add = "ALTER TABLE dataset ADD COLUMN IF NOT EXISTS __ev_{} INTEGER;"
     with pytest.raises(QueryError, match="at most 200"):

@@ -56,7 +56,8 @@ def test_every_option_reaches_the_settings(started: list[ServeSettings], tmp_pat
     options = (
         f"--host 0.0.0.0 --port 1 --token-file {file} --tls-cert c --tls-key k --root-path /p "
         "--allow-host a --allow-host b --allow-origin https://o --refresh-s 1.5 --workers 3 "
-        "--worker-memory 4 --timeout-s 5 --scan-bytes 6 --allow-weak-sandbox"
+        "--worker-memory 4 --timeout-s 5 --scan-bytes 6 --allow-weak-sandbox "
+        "--flight-port 7 --flight-host 0.0.0.0"
     )
     call("--atlas", "x", *options.split())
     assert started == [
@@ -76,6 +77,8 @@ def test_every_option_reaches_the_settings(started: list[ServeSettings], tmp_pat
             timeout_s=5,
             scan_bytes=6,
             allow_weak_sandbox=True,
+            flight_port=7,
+            flight_host="0.0.0.0",
         )
     ]
 
@@ -94,6 +97,7 @@ def test_the_token_of_the_environment_goes_to_no_child(
     ("options", "said"),
     [
         ("--host 0.0.0.0", "--host 0.0.0.0 is open to others: set a token"),
+        ("--flight-port 1 --flight-host ::", "--flight-host :: is open to others: set a token"),
         ("--token-file nowhere", "--token-file nowhere: No such file"),
         ("--tls-cert c", "TLS needs both"),
         ("--root-path p", "write it as /some/path"),
@@ -116,3 +120,10 @@ def test_a_weak_token_is_refused_with_a_way_to_make_one(tmp_path: Path, token: s
     file.write_text(token)
     with pytest.raises(ConfigError, match="openssl rand -hex 16"):
         call("--atlas", "x", "--token-file", str(file))
+
+
+def test_flight_stays_on_this_machine_wherever_http_listens() -> None:
+    assert ServeSettings("x", "0.0.0.0", token=TOKEN, flight_port=1).flight_host == "127.0.0.1"
+    assert ServeSettings("x", flight_host="0.0.0.0").is_loopback  # no port: it is not opened
+    open_to_others = ServeSettings("x", token=TOKEN, flight_port=1, flight_host="0.0.0.0")
+    assert not open_to_others.is_loopback and open_to_others.needs_sandbox

@@ -51,6 +51,11 @@ def test_an_address_without_its_slash_leads_to_the_page(client: TestClient, sess
     assert reply.headers["location"] == session.rstrip("/").rpartition("/")[2] + "/"
 
 
+def test_an_address_leads_to_no_other_host(client: TestClient) -> None:
+    reply = client.get("/atlas/s/https:evil.example", follow_redirects=False)
+    assert (reply.status_code, reply.headers.get("location")) == (410, None)
+
+
 @pytest.mark.parametrize(
     "path",
     ["%2e%2e/about/METADATA", "..%2f..%2fsecret.csv", "%2fetc/passwd", "none", "a%00b", "assets"],

@@ -1,13 +1,16 @@
 """The Flight SQL door against strangers, and when calls end early: by cancel, cut or stop."""
 
+import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import adbc_driver_flightsql.dbapi as flightsql
+import httpx2
 import pyarrow as pa
 import pyarrow.flight as fl
 import pytest
@@ -16,6 +19,8 @@ from adbc_driver_manager import (
     ProgrammingError,
 )
 
+from api.flight_door import _count
+from api.flight_statements import Runner
 from api.flightsql import (
     PREFIX,
     CommandGetTables,
@@ -25,7 +30,11 @@ from api.flightsql import (
     TicketStatementQuery,
     pack,
 )
+from api.metrics import Metrics
+from api.pool import Pool
 from api.protobuf import encode
+from api.settings import ServeSettings
+from store.errors import QueryKilledError
 from tests.api.flight_client import (
     CATALOG,
     HEADER,
@@ -315,3 +324,49 @@ def test_a_stop_does_not_wait_for_clients_that_read_nothing(atlas: Path, tmp_pat
         server.process.terminate()
         assert server.process.wait(20) == 0
         refused(reader.read_all)
+
+
+def test_metrics_count_calls_and_statements(atlas: Path, tmp_path: Path) -> None:
+    few = [(b"x-max-rows", b"1")]
+    with (
+        running_server(atlas, tmp_path, flight_port=0, workers=2, token=TOKEN) as server,
+        fl.connect(server.urls[-1]) as client,
+    ):
+        key = (b"authorization", f"Bearer {TOKEN}".encode())
+        one, two = (pack(CommandStatementQuery(sql)) for sql in ("SELECT 1", "FROM range(2)"))
+        for ticket in (one, two, pack(CATALOG[1]), b"nonsense"):
+            options = fl.FlightCallOptions(headers=[key, *few])
+            with suppress(pa.ArrowException, OSError):
+                client.do_get(fl.Ticket(ticket), options).read_all()
+        refused(client.get_flight_info, command(CATALOG[1]))
+        wanted = [
+            'qkatlas_requests_total{method="FLIGHT",route="flight/do_get",status="200"} 1.0',
+            'qkatlas_requests_total{method="FLIGHT",route="flight/do_get",status="413"} 1.0',
+            'qkatlas_requests_total{method="FLIGHT",route="flight/do_get",status="400"} 1.0',
+            'qkatlas_requests_total{method="FLIGHT",route="flight/catalog",status="200"} 1.0',
+            '{method="FLIGHT",route="flight/get_flight_info",status="401"} 1.0',
+            'qkatlas_sql_queries_total{outcome="ok"} 1.0',
+            'qkatlas_sql_queries_total{outcome="over_limit"} 1.0',
+        ]
+        deadline = time.monotonic() + WAIT_S
+        text = ""
+        while not all(line in text for line in wanted):
+            assert time.monotonic() < deadline, text
+            text = httpx2.get(f"{server.urls[0]}t/{TOKEN}/metrics").text
+
+
+def test_a_call_that_ends_after_the_server_harms_nobody() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    _count(loop, Metrics(), "flight/do_get", 200, "ok", 0.1)
+    runner = Runner(cast(Pool, None), ServeSettings("x"), loop)
+
+    async def work() -> None:
+        """Never begun."""
+
+    async def items() -> AsyncGenerator[None]:
+        yield None
+
+    with pytest.raises(QueryKilledError, match="cancelled"):
+        runner.wait(work(), lambda: False)
+    runner.forget(items())

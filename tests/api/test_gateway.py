@@ -357,18 +357,21 @@ def test_a_client_has_a_share_of_the_threads(tmp_path: Path) -> None:
 
     settings = ServeSettings(str(tmp_path), max_requests_per_client=2)
     gate = Gateway(app, settings, Metrics(), "")
-    mine, sql, other, socket = (
+    mine, sql, other, socket, session = (
         {"path": path, "client": (address, 1)}
         for path, address in [
             ("/v1/heads", "a"),
             ("/v1/sql", "a"),
             ("/v1/heads", "b"),
             ("/mosaic", "a"),
+            (f"/atlas/s/{'0' * 32}/data/query", "a"),
         ]
     )
     with gate._counted(mine), gate._counted(mine):
         with pytest.raises(BusyError, match="wait for one"), gate._counted(mine):
             pass
-        with gate._counted(sql), gate._counted(other), gate._counted(socket):
+        with gate._counted(sql), gate._counted(other):
+            pass
+        with gate._counted(socket), gate._counted(session), gate._counted(session):
             pass
     assert not gate.under_way

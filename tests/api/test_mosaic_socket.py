@@ -105,10 +105,11 @@ def test_what_cannot_run_is_answered_by_an_error(
         assert receive(ws) == [{"a": 1}]
 
 
-def test_a_slow_reader_gets_a_long_answer_whole(server: RunningServer) -> None:
+def test_a_slow_reader_gets_long_answers_whole(server: RunningServer) -> None:
     with open_socket(server) as ws:
         for type in ("arrow", "json"):
             send(ws, type, LARGE)
+        for _ in range(2):
             time.sleep(SLOW_S / 2)
             rows = receive(ws)
             assert (len(rows), rows[-1]) == (30_000, {"x": "x" * 1000})

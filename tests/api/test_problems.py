@@ -3,6 +3,7 @@ import json
 import pytest
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api.problems import to_reply
 from store.errors import (
@@ -42,6 +43,12 @@ def test_errors_of_the_client_say_what_is_wrong(error: Exception, status: int, k
     said, reply = to_reply(error, "id")
     assert (said, reply.status_code) == (kind, status)
     assert json.loads(bytes(reply.body)) == {"error": {"kind": kind, "message": "why"}}
+
+
+def test_a_client_that_goes_is_no_fault_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    kind, reply = to_reply(ClientDisconnect(), "id")
+    assert (kind, reply.status_code) == ("client_gone", 400)
+    assert caplog.records == []
 
 
 def test_a_busy_server_says_when_to_come_back() -> None:

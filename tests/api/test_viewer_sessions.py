@@ -1,8 +1,9 @@
 """Sessions of a viewer against strangers, and their life: limits, idleness, faults and ends."""
 
 import asyncio
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from starlette.testclient import TestClient
 
 from api import viewer_sessions
 from api.settings import ServeSettings
-from api.viewer_sessions import MAX_WAITING, ViewerSessions
+from api.viewer_sessions import MAX_WAITING, ViewerSession, ViewerSessions
 from store.atlas import Atlas
-from store.errors import BusyError
+from store.errors import BusyError, QueryError, SessionEndedError
 from tests.api.fake_viewer import PAGE
 from tests.api.hostile import HOSTILE
 from tests.api.small_app import POINTS, TOKEN, error_of
@@ -34,6 +35,8 @@ from tests.api.viewer_client import (
     viewer_client,
     wait_for,
 )
+
+LONG = "SELECT count(*) FROM range(1_000_000_000_000) t(i) WHERE i % 7 = 3"
 
 WITHOUT_GATE = """
 import api.worker, api.sealed_database, api.session_database
@@ -245,21 +248,69 @@ def test_no_client_takes_more_than_half_of_all_sessions() -> None:
         pass
 
 
-def test_only_so_many_statements_wait_in_a_session(atlas: Path) -> None:
-    async def scene() -> list[Any]:
-        settings = ServeSettings(str(atlas), viewer_memory_bytes=400_000_000)
-        sessions = ViewerSessions(settings)
+def in_session(atlas: Path, scene: Callable[[ViewerSession], Awaitable[Any]]) -> Any:
+    """What a scene with a session of its own gives."""
+
+    async def play() -> Any:
+        sessions = ViewerSessions(ServeSettings(str(atlas), viewer_memory_bytes=400_000_000))
         opened = Atlas(str(atlas))
         session = await sessions.open(opened, opened.snapshot.version, "m0", 10, "me")
         try:
-            asked = (session.run("SELECT 1 AS one", "json") for _ in range(MAX_WAITING + 1))
-            return list(await asyncio.gather(*asked, return_exceptions=True))
+            return await scene(session)
         finally:
             await sessions.stop()
 
-    *answers, last = asyncio.run(scene())
+    return asyncio.run(play())
+
+
+def test_only_so_many_statements_wait_in_a_session(atlas: Path) -> None:
+    async def scene(session: ViewerSession) -> list[Any]:
+        asked = (session.run("SELECT 1 AS one", "json") for _ in range(MAX_WAITING + 1))
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    *answers, last = in_session(atlas, scene)
     assert [one.n_rows for one in answers] == [1] * MAX_WAITING
     assert isinstance(last, BusyError)
+
+
+@pytest.mark.parametrize(
+    ("left_s", "text", "is_kept"),
+    [(60.0, "SELECT sum(i) FROM range(100_000_000) t(i)", True), (0.0, LONG, False)],
+)
+def test_only_a_long_statement_that_nobody_waits_for_costs_the_colours(
+    atlas: Path, monkeypatch: pytest.MonkeyPatch, left_s: float, text: str, is_kept: bool
+) -> None:
+    monkeypatch.setattr(viewer_sessions, "LEFT_S", left_s)
+
+    async def scene(session: ViewerSession) -> bool:
+        await session.run(COLOUR, "arrow")
+        left = asyncio.create_task(session.run(text, "json"))
+        await asyncio.sleep(0.01)
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        count = await session.run("SELECT count(*) AS n FROM dataset", "json")
+        assert json.loads(count.body) == [{"n": 10}]
+        try:
+            return (await session.run(COUNT, "json")).n_rows > 0
+        except QueryError:
+            return False
+
+    assert in_session(atlas, scene) is is_kept
+
+
+@pytest.mark.parametrize("has_process", [True, False])
+def test_a_statement_whose_session_ends_is_told_so(atlas: Path, has_process: bool) -> None:
+    async def scene(session: ViewerSession) -> None:
+        if not has_process:
+            await session._end_worker()
+        asked = asyncio.create_task(session.run(LONG, "json"))
+        await asyncio.sleep(0.05)
+        await session.end()
+        with pytest.raises(SessionEndedError, match="open the map again"):
+            await asked
+
+    in_session(atlas, scene)
 
 
 @pytest.mark.parametrize("points", ["0", "50001", "-1", "many", "9" * 30])
