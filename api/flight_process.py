@@ -42,7 +42,7 @@ from api.flight_frames import (
     unpack_error,
 )
 from api.jobs import Ending, SqlJob, SqlReply
-from api.sandbox import die_with_parent
+from api.sandbox import LINUX, die_with_parent, limit_memory, open_gauge
 from api.settings import ServeSettings
 from api.worker_process import collect
 from store.errors import AtlasError, ConfigError, QueryError
@@ -175,10 +175,7 @@ def _read_item(kind: bytes, said: dict[str, Any]) -> Item | bool | AtlasError:
 
 def _limit(settings: ServeSettings) -> None:
     """Forbid memory beyond what is held now, and more connections than may be."""
-    with open("/proc/self/statm") as statm:
-        pages = int(statm.read().split()[0])
-    space = pages * os.sysconf("SC_PAGE_SIZE") + settings.flight_memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    limit_memory(settings.flight_memory_bytes, open_gauge())
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     wanted = CUT_TIMES * settings.max_connections + SPARE_FILES
     n_files = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
@@ -186,7 +183,9 @@ def _limit(settings: ServeSettings) -> None:
 
 
 def _set_stack() -> None:
-    """Give threads that start from now on a small stack."""
+    """Give threads that start from now on a small stack, where address space is limited."""
+    if not LINUX:
+        return
     libc = ctypes.CDLL(None)
     attributes = ctypes.create_string_buffer(256)  # more than a pthread_attr_t of any platform
     libc.pthread_attr_init(attributes)

@@ -11,9 +11,14 @@ import os
 import resource
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Callable
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+LINUX = sys.platform == "linux"
+"""Elsewhere only the limits of POSIX hold, without that of memory."""
 
 # Numbers of linux/landlock.h, linux/prctl.h and sched.h; the calls have no wrapper in libc.
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
@@ -42,20 +47,21 @@ class _Ruleset(ctypes.Structure):
 
 def die_with_parent() -> None:
     """Ask for SIGKILL when the thread that started this process ends; hide from debuggers."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    _LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if LINUX:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def leave_network() -> None:
     """Go to a network of one's own, without a device that is up; needs a single thread."""
-    if _LIBC.unshare(_CLONE_NEWNET) != 0:
+    if LINUX and _LIBC.unshare(_CLONE_NEWNET) != 0:
         _LIBC.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
 
 
 def forbid_paths() -> None:
     """Let this thread, and all that it starts from now on, open no path by Landlock."""
-    version = _LIBC.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
+    version = LINUX and _LIBC.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
     if version < 1:
         return
     bits = max(n for since, n in _FS_RIGHTS.items() if since <= version)
@@ -70,17 +76,33 @@ def forbid_paths() -> None:
         os.close(descriptor)
 
 
-def limit_resources(memory_bytes: int, n_files: int, statm: int) -> None:
+def open_gauge() -> int | None:
+    """A descriptor that tells how much memory this process holds; None where the system has none.
+
+    To be opened before paths are forbidden; `limit_memory` closes it.
+    """
+    return os.open("/proc/self/statm", os.O_RDONLY) if LINUX else None
+
+
+def limit_memory(memory_bytes: int, gauge: int | None) -> None:
+    """Forbid address space beyond what this process holds now and so many bytes more."""
+    if gauge is None:
+        return
+    pages = int(os.pread(gauge, 200, 0).split()[0])
+    os.close(gauge)
+    space = pages * os.sysconf("SC_PAGE_SIZE") + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+
+
+def limit_resources(memory_bytes: int, n_files: int, gauge: int | None) -> None:
     """Forbid to write any file, and memory beyond what this process holds now.
 
     Args:
         memory_bytes: address space that may still be added.
         n_files: most open descriptors.
-        statm: descriptor of /proc/self/statm, opened before paths were forbidden.
+        gauge: of this process's memory.
     """
-    pages = int(os.pread(statm, 200, 0).split()[0])
-    space = pages * os.sysconf("SC_PAGE_SIZE") + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    limit_memory(memory_bytes, gauge)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (n_files, n_files))
 
@@ -101,17 +123,17 @@ def probe_layers(threads: int) -> dict[str, bool]:
 
 def main() -> None:
     """Give up every right, as a worker does, and print which layers hold as JSON."""
-    statm = os.open("/proc/self/statm", os.O_RDONLY)
+    gauge = open_gauge()
     leave_network()
     n_threads = count_threads()
     forbid_paths()
-    limit_resources(1 << 30, 64, statm)
+    limit_resources(1 << 30, 64, gauge)
     print(json.dumps(probe_layers(n_threads)))
 
 
 def count_threads() -> int:
     """Threads of this process."""
-    return len(os.listdir("/proc/self/task"))
+    return len(os.listdir("/proc/self/task")) if LINUX else threading.active_count()
 
 
 def _reach_loopback() -> None:

@@ -6,7 +6,6 @@ then holds. Whatever Python or DuckDB load late must be loaded before.
 """
 
 import json
-import os
 import socket
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -34,7 +33,7 @@ from api.jobs import (
     receive_start,
     send,
 )
-from api.sandbox import count_threads, forbid_paths, limit_resources, probe_layers
+from api.sandbox import count_threads, forbid_paths, limit_resources, open_gauge, probe_layers
 from store.errors import QueryError
 from store.formats import write_result
 from store.scan import dataset
@@ -77,14 +76,13 @@ class SealedDatabase:
         limits, contents = receive_start(jobs)
         self._connection = duckdb.connect(":memory:", config=_configure(limits))
         _load_late_modules()
-        statm = os.open("/proc/self/statm", os.O_RDONLY)
+        gauge = open_gauge()
         n_threads = count_threads()
         forbid_paths()
         self._connection.execute(SETTINGS)
         self._connection.execute(f"SET threads = {limits.threads}")
         self._open_views(contents, files, limits.max_listed_files)
-        limit_resources(limits.memory_bytes, MAX_OPEN + SPARE_FILES, statm)
-        os.close(statm)
+        limit_resources(limits.memory_bytes, MAX_OPEN + SPARE_FILES, gauge)
         self._layers = probe_layers(n_threads)
 
     def _open_views(self, contents: Contents, files: socket.socket, max_listed: int) -> None:

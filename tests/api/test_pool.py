@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,26 @@ def test_workers_go_over_to_a_newer_snapshot(tmp_path: Path) -> None:
         assert [json.loads(reply.body)[0]["n"] for reply in (first, second)] == [30, 45]
 
     play(root, scene)
+
+
+def test_a_system_that_is_not_linux_answers_and_says_what_lacks(
+    atlas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, module in [("COMMAND", "api.worker"), ("PROBE", "api.sandbox")]:
+        elsewhere = (
+            f"from api import sandbox; sandbox.LINUX = False; import {module}; {module}.main()"
+        )
+        monkeypatch.setattr(f"api.worker_process.{name}", (sys.executable, "-I", "-c", elsewhere))
+
+    async def scene(pool: Pool) -> None:
+        reply = await pool.run(make_job("SELECT count(*) AS n FROM tokens"), "me")
+        assert json.loads(reply.body)[0]["n"] == 30
+        with pytest.raises(QueryError):
+            await pool.run(make_job("COPY (SELECT 1) TO 'x.csv'"), "me")
+        layers = {"landlock": False, "network_namespace": False, "limits": True}
+        assert pool.describe()["layers"] == layers
+
+    play(atlas, scene)
 
 
 @pytest.mark.skipif(not LANDLOCK, reason="this kernel has no Landlock")

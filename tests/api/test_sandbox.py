@@ -16,12 +16,12 @@ import json, os, socket, sys, threading
 from api import sandbox
 
 held = os.open(sys.argv[1], os.O_RDWR)
-statm = os.open("/proc/self/statm", os.O_RDONLY)
+gauge = sandbox.open_gauge()
 sandbox.die_with_parent()
 sandbox.leave_network()
 n_threads = sandbox.count_threads()
 sandbox.forbid_paths()
-sandbox.limit_resources(200_000_000, 64, statm)
+sandbox.limit_resources(200_000_000, 64, gauge)
 layers = sandbox.probe_layers(n_threads)
 
 def connect():
