@@ -37,6 +37,9 @@ PINNED = ["duckdb-server==0.28.0", *(f"{name}=={version(name)}" for name in ("du
 WANTED, SLOW_MS = 1.5, 20.0
 """Largest ratio, and the least time of a query that it is asked of."""
 
+REST_S = 0.1
+"""Pause before each query: after an answer a server goes on for a while, freeing what it made."""
+
 BROWSER = "gzip, deflate, br, zstd"
 """What a browser accepts of this machine, or by TLS."""
 
@@ -180,6 +183,7 @@ def measure_statement(
         lambda: ask(client, "/mosaic/", statement),
         lambda: ask(reference, "/", statement),
         repetitions,
+        REST_S,
     )
     return {"rows": len(found), "bytes": expected.nbytes} | times
 

@@ -151,12 +151,19 @@ def to_table(reply: httpx.Response) -> pa.Table:
 
 
 def time_pairs(
-    ours: Callable[[], object], reference: Callable[[], object], repetitions: int
+    ours: Callable[[], object],
+    reference: Callable[[], object],
+    repetitions: int,
+    rest_s: float = 0.0,
 ) -> Row:
-    """Median milliseconds of two calls in turns, after a turn that warms up; and their ratio."""
+    """Median milliseconds of two calls in turns, after a turn that warms up; and their ratio.
+
+    Before each call it rests, where two servers would pay for what the other leaves behind.
+    """
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(repetitions + 1):
         for call, own in zip((ours, reference), times, strict=True):
+            time.sleep(rest_s)
             started = time.perf_counter()
             call()
             if number:
