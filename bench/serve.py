@@ -156,10 +156,7 @@ def time_pairs(
     repetitions: int,
     rest_s: float = 0.0,
 ) -> Row:
-    """Median milliseconds of two calls in turns, after a turn that warms up; and their ratio.
-
-    Before each call it rests, where two servers would pay for what the other leaves behind.
-    """
+    """Median milliseconds of two calls in turns with rests, after a turn that warms up; ratio."""
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(repetitions + 1):
         for call, own in zip((ours, reference), times, strict=True):
