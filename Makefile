@@ -11,13 +11,21 @@ MORE_TEXT ?= ../shared/data/wikitext2-test.txt
 # What the browser's tests need beside Debian's chromium, which infra/apt.txt lists.
 BROWSER := tests/browser/node_modules/.package-lock.json .venv/.viewer-embedding-atlas
 
-.PHONY: help demo test check format bench bench-maps bench-scale bench-serve bench-mosaic fuzz \
+# The viewer's page, and what it is built from.
+PAGE := api/viewer/dist/index.html
+PAGE_SOURCES := $(wildcard $(addprefix api/viewer/,package.json package-lock.json vite.config.ts \
+  tsconfig.json index.html)) $(shell find api/viewer/src api/viewer/public -type f)
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix api/viewer
+
+.PHONY: help demo viewer test check format bench bench-maps bench-scale bench-serve bench-mosaic fuzz \
   hostile-report pictures constraints docs clean
 
 help:
 	@echo "make demo                 build an atlas of MiniLM over Python's language reference"
 	@echo "make demo MODEL=smollm2   the same with SmolLM2-135M, a rotary grouped-query decoder"
-	@echo "make test                 ruff, mypy and all tests"
+	@echo "make demo SERVE=1         and then serve it, with the viewer's page"
+	@echo "make viewer               the viewer's page, which the service shows at /"
+	@echo "make test                 ruff, mypy, the viewer's checks and all tests"
 	@echo "make bench                speed and size of capture, beside the bare model"
 	@echo "make bench-maps           maps of all heads over TEXT, beside AttentionViz's recipe"
 	@echo "make bench-scale          one head's map up to a million points, over TEXT and MORE_TEXT"
@@ -27,13 +35,19 @@ help:
 	@echo "make hostile-report       the hostile statements on DuckDB 2, in an environment of its own"
 	@echo "make pictures             the pictures of the documentation, from the demo's atlas"
 
-demo: .venv/.demo .venv/.weights-$(MODEL)
+demo: .venv/.demo .venv/.weights-$(MODEL) $(PAGE)
 	@$(BIN)/qkatlas demo --model $(MODEL)
+ifeq ($(SERVE),1)
+	@$(BIN)/qkatlas serve --atlas build/demo-atlas
+endif
 
-test check: .venv/.dev .venv/.weights-smollm2 $(BROWSER)
+viewer: $(PAGE)
+
+test check: .venv/.dev .venv/.weights-smollm2 $(BROWSER) $(PAGE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(NPM) run --silent check
 	$(BIN)/python -m pytest
 
 format: .venv/.dev
@@ -81,7 +95,7 @@ constraints:
 	build/constraints/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean:
-	rm -rf build .venv
+	rm -rf build .venv api/viewer/dist api/viewer/node_modules
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -99,6 +113,14 @@ clean:
 # By the node that .venv holds, not the system's.
 tests/browser/node_modules/.package-lock.json: .venv/.dev tests/browser/package-lock.json
 	$(BIN)/npm ci --prefix tests/browser --ignore-scripts --silent
+	@touch $@
+
+api/viewer/node_modules/.package-lock.json: api/viewer/package-lock.json | .venv/.demo
+	$(NPM) ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+	@touch $@
+
+$(PAGE): api/viewer/node_modules/.package-lock.json $(PAGE_SOURCES)
+	$(NPM) run --silent build -- --logLevel warn
 	@touch $@
 
 .venv/.viewer-%: .venv/.dev

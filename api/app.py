@@ -20,6 +20,7 @@ from api import (
     service_routes,
     sql_routes,
     typed_routes,
+    viewer_page,
 )
 from api.gateway import Gateway
 from api.metrics import Metrics
@@ -41,6 +42,7 @@ ROUTERS = (
     mosaic_socket,
     atlas_page_routes,
     embedding_atlas_routes,
+    viewer_page,
 )
 
 

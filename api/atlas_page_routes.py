@@ -77,7 +77,7 @@ async def get_page(request: Request, choice: Annotated[Choice, Query()]) -> Resp
     except TOLD as error:
         return _tell(request, error, "./")
     sessions = _sessions(request).of(client_of(request))
-    return _render("atlas_page.html", 200, {**listed, "version": version, "sessions": sessions})
+    return render("atlas_page.html", 200, {**listed, "version": version, "sessions": sessions})
 
 
 @router.post("/sessions")
@@ -128,12 +128,13 @@ def _tell(request: Request, error: Exception, back: str) -> Response:
     request.state.problem = kind
     command = EMBEDDING_ATLAS.command if isinstance(error, ViewerMissingError) else None
     page = {"message": message, "command": command, "back": back}
-    return _render("atlas_problem.html", status, page, headers)
+    return render("atlas_problem.html", status, page, headers)
 
 
-def _render(
+def render(
     name: str, status: int, page: dict[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
+    """A page of ours from its template, under the policy that forbids scripts."""
     text = PAGES.get_template(name).render(page)
     return Response(text, status, {**POLICY, **(headers or {})}, HTML_UTF8)
 

@@ -27,8 +27,12 @@ from api.settings import LOOPBACK, ServeSettings
 from api.slow_clients import PIECE
 from store.errors import BusyError
 
-OPEN_PATHS = ("/healthz", "/readyz")
-"""Answered without a token, for probes; they tell no secrets."""
+PROBES = ("/healthz", "/readyz")
+"""Answered without a token, and however many a client asks; they tell no secrets."""
+
+PAGE = ("/", "/favicon.svg")
+PAGE_FILES = "/assets/"
+"""The viewer's page, answered without a token too: it is the same everywhere and holds no data."""
 
 POOLED = ("/v1/sql", "/mosaic", "/atlas/s/")
 """Paths of SQL, of which the pool or a session bounds what runs; sockets stay open for long."""
@@ -49,7 +53,7 @@ PREFLIGHT = {
 }
 EXPOSED = (
     "ETag, Link, Retry-After, X-Atlas-Version, X-Next-Cursor, X-Query-Id, X-Request-Id, X-Rows, "
-    "X-Truncated"
+    "X-Total-Rows, X-Truncated"
 )
 
 WILDCARDS = ("0.0.0.0", "::")
@@ -105,7 +109,7 @@ class Gateway:
             BusyError: the client has too many under way.
         """
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path in OPEN_PATHS or path.startswith(POOLED):
+        if path in PROBES or path.startswith(POOLED):
             yield
             return
         client = (scope.get("client") or ("",))[0]
@@ -181,7 +185,9 @@ class Gateway:
         else:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             given = given.strip() if scheme.lower() == "bearer" else ""
-        if not hmac.compare_digest(given.encode(), token.encode()) and path not in OPEN_PATHS:
+        is_known = hmac.compare_digest(given.encode(), token.encode())
+        is_open = path in (*PROBES, *PAGE) or path.startswith(PAGE_FILES)
+        if not (is_known or is_open):
             raise _refuse(
                 401,
                 "send the token as `Authorization: Bearer TOKEN`, or ask below /t/TOKEN/",

@@ -17,13 +17,15 @@ from api.parameters import (
     shown_page,
 )
 from api.reading import Paged, Reading, Whole
-from store.errors import LimitError
+from store.attention_pictures import MAX_SIDE, read_pictures
 from store.head_attention import Weight, read_attention
 from store.mean_attention import mean_attention
 from store.nearest import nearest_keys, nearest_queries
-from store.sequences import list_sequences
 
-router = APIRouter(prefix="/v1/models/{model}/layers/{layer}/heads/{head}", tags=["heads"])
+LAYER = "/v1/models/{model}/layers/{layer}"
+HEAD = f"{LAYER}/heads/{{head}}"
+
+router = APIRouter(tags=["heads"])
 
 QUERY = {
     "sequence_id": 4294967296,
@@ -40,12 +42,52 @@ ATTENTION = {
     "keys": [TOKEN],
     "weights": [[1.0]],
 }
+PICTURE = {
+    "layer": 0,
+    "head": 0,
+    "n_queries": 1,
+    "n_keys": 1,
+    "n_rows": 1,
+    "n_columns": 1,
+    "weights": "/w==",
+}
+
+WEIGHT_BYTES = 8
 
 Position = Annotated[int, Query(ge=0, lt=1 << 31, examples=[3])]
 Count = Annotated[int, Query(ge=1, le=10_000, description="How many, best first.")]
 
 
-@router.get("/attention", response_class=Response, summary="Attention", responses=shown(ATTENTION))
+@router.get(
+    f"{LAYER}/attention",
+    response_class=Response,
+    summary="Attention of all heads in small",
+    responses=shown_page(PICTURE),
+)
+def get_pictures(
+    page: Paged,
+    model: Model,
+    layer: Layer,
+    sequence_id: OneSequence,
+    max_side: Annotated[
+        int, Query(ge=1, le=MAX_SIDE, description="Most rows and columns of a picture.")
+    ] = 48,
+) -> Response:
+    """Attention of each query head of a layer over one sequence, as a small picture.
+
+    `weights` is a byte a cell, row by row, base64 in JSON; 255 is weight 1. A cell is the highest
+    weight of a block of ceil(n_queries / max_side) queries and ceil(n_keys / max_side) keys.
+    """
+    limit = page.settings.scan_bytes
+    return page.reply_slice(read_pictures(page.atlas, model, layer, sequence_id, max_side, limit))
+
+
+@router.get(
+    f"{HEAD}/attention",
+    response_class=Response,
+    summary="Attention",
+    responses=shown(ATTENTION),
+)
 def get_attention(
     reading: Whole,
     model: Model,
@@ -59,22 +101,37 @@ def get_attention(
         str, Query(description="Key positions to leave out; rows sum to 1 again.")
     ] = "",
     hide_special: Annotated[bool, Query(description="Leave out special tokens too.")] = False,
+    first_query: Annotated[
+        int, Query(ge=0, lt=1 << 31, description="The first query with a row.")
+    ] = 0,
+    n_queries: Annotated[
+        int | None, Query(ge=1, lt=1 << 31, description="How many rows; all where left out.")
+    ] = None,
 ) -> Response:
     """Attention of a head over a sequence, recomputed from its vectors: a row a query.
 
-    In Arrow the reply is one row, `queries` and `keys` lists of structs.
+    `first_query` and `n_queries` give a part of the rows; keys are always all. In Arrow the reply
+    is one row, `queries` and `keys` lists of structs.
     """
-    positions = read_positions(hidden)
-    _check_size(reading, model, sequence_id)
     found = read_attention(
-        reading.atlas, model, layer, head, sequence_id, weight, positions, hide_special
+        reading.atlas,
+        model,
+        layer,
+        head,
+        sequence_id,
+        weight,
+        read_positions(hidden),
+        hide_special,
+        first_query,
+        n_queries,
+        max_weights=reading.settings.max_bytes // WEIGHT_BYTES,
     )
     weights = list(found.weights)
     return reading.reply({"queries": found.queries, "keys": found.keys, "weights": weights})
 
 
 @router.get(
-    "/mean_attention",
+    f"{HEAD}/mean_attention",
     response_class=Response,
     summary="Attention by position",
     responses=shown_page(
@@ -95,7 +152,7 @@ def get_mean_attention(
 
 
 @router.get(
-    "/nearest_keys",
+    f"{HEAD}/nearest_keys",
     response_class=Response,
     summary="Keys of the highest score for a query",
     responses=shown_page(KEY),
@@ -114,7 +171,7 @@ def get_nearest_keys(
 
 
 @router.get(
-    "/nearest_queries",
+    f"{HEAD}/nearest_queries",
     response_class=Response,
     summary="Queries of the highest score for a key",
     responses=shown_page(QUERY),
@@ -134,17 +191,3 @@ def get_nearest_queries(
 
 def _reply_nearest(reading: Reading, find: Callable[..., pa.Table], *what: Any) -> Response:
     return reading.reply_rows(find(reading.atlas, *what, scan_bytes=reading.settings.scan_bytes))
-
-
-def _check_size(reading: Reading, model: str, sequence_id: int) -> None:
-    """Refuse a square of attention that would not fit into a reply."""
-    longest = int((reading.settings.max_bytes / 8) ** 0.5)
-    if reading.atlas.find_model(model)["max_length"] <= longest:
-        return
-    found = list_sequences(reading.atlas, model, sequence_ids=[sequence_id])
-    n_tokens = found["n_tokens"][0].as_py()
-    if n_tokens > longest:
-        raise LimitError(
-            f"sequence {sequence_id} has {n_tokens:,} tokens, and a reply holds attention over at "
-            f"most {longest:,}: ask SQL for parts of it"
-        )

@@ -99,7 +99,7 @@ def shown(example: object) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "JSON, or an Arrow stream by Accept.", "content": content}}
 
 
-def shown_page(row: Mapping[str, object]) -> dict[int | str, dict[str, Any]]:
-    """The page of rows of an endpoint as OpenAPI shows it."""
-    page = {"version": VERSION, "n_rows": 1, "next": Cursor(VERSION, 1).to_text(), "rows": [row]}
-    return shown(page)
+def shown_page(row: Mapping[str, object], **more: object) -> dict[int | str, dict[str, Any]]:
+    """The page of rows of an endpoint as OpenAPI shows it, with more fields before the rows."""
+    head = {"version": VERSION, "n_rows": 1, "next": Cursor(VERSION, 1).to_text()}
+    return shown({**head, **more, "rows": [row]})

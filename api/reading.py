@@ -38,10 +38,15 @@ class Reading:
         """A table that is short enough for one page."""
         return self._reply_page(rows, None)
 
-    def _reply_page(self, rows: pa.Table, cursor: str | None) -> Response:
+    def _reply_page(
+        self, rows: pa.Table, cursor: str | None, n_matches: int | None = None
+    ) -> Response:
         head = {"version": self.version, "n_rows": rows.num_rows, "next": cursor}
-        body = write_rows(rows, self.media_type, head)
         headers = {"X-Rows": str(rows.num_rows)}
+        if n_matches is not None:
+            head["n_matches"] = n_matches
+            headers["X-Total-Rows"] = str(n_matches)
+        body = write_rows(rows, self.media_type, head)
         if cursor is not None:
             self.request.app.state.service.keep(self.version, self.atlas)
             following = self.request.url.include_query_params(cursor=cursor).query
@@ -62,6 +67,13 @@ class PagedReading(Reading):
         end = self.offset + self.limit
         more = Cursor(self.version, end).to_text() if rows.num_rows > self.limit else None
         return self._reply_page(rows.slice(0, self.limit), more)
+
+    def reply_matches(self, read: Callable[[int, int], tuple[pa.Table, int]]) -> Response:
+        """The same where `read` also says how many rows all pages have."""
+        rows, n_matches = read(self.limit, self.offset)
+        end = self.offset + self.limit
+        more = Cursor(self.version, end).to_text() if n_matches > end else None
+        return self._reply_page(rows, more, n_matches)
 
     def reply_slice(self, rows: pa.Table) -> Response:
         """A page of a table that was read whole."""

@@ -138,9 +138,16 @@ class RemoteAtlas:
         }
         return self._service.get_table(f"v1/maps/{quote(map_id, safe='')}/points", chosen)
 
-    def matrix(self, model: str, method: str, dims: int = 2, max_points: int = 2_000) -> Matrix:
+    def matrix(
+        self,
+        model: str,
+        method: str,
+        dims: int = 2,
+        max_points: int = 2_000,
+        joint: str | None = None,
+    ) -> Matrix:
         """The same points of every head's map, their tokens once."""
-        chosen = {"method": method, "dims": dims, "max_points": max_points}
+        chosen = {"method": method, "dims": dims, "max_points": max_points, "joint": joint}
         found = self._service.get_document(f"{_model(model)}/matrix", chosen)
         n_points = found["n_points"][0].as_py()
         return Matrix(model, method, dims, n_points, _rows(found["tokens"]), _rows(found["heads"]))

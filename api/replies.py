@@ -50,6 +50,12 @@ def choose_media_type(request: Request, offered: Sequence[str] = (JSON, ARROW)) 
     return chosen
 
 
+def names_media_type(request: Request, media_type: str) -> bool:
+    """True where the request's Accept names a media type itself, as browsers do with HTML."""
+    accept = ",".join(request.headers.getlist("accept")).lower()
+    return dict(_read_weight(part) for part in accept.split(",")).get(media_type, 0) > 0
+
+
 def check_changed(request: Request, version: str) -> None:
     """Let a request go on unless its If-None-Match names the version.
 
@@ -100,6 +106,16 @@ def write_rows(table: pa.Table, media_type: str, head: Document) -> bytes:
     return orjson.dumps(head)[:-1] + b',"rows":' + _to_json(table) + b"}"
 
 
+def encode_texts(table: pa.Table) -> pa.Table:
+    """The table with its columns of text as dictionaries of int32: each text once."""
+    whole = table.combine_chunks()
+    columns = [
+        column.dictionary_encode() if pa.types.is_string(column.type) else column
+        for column in whole.columns
+    ]
+    return pa.table(columns, whole.column_names)
+
+
 def write_document(document: Document, media_type: str) -> bytes:
     """A document as JSON with tables as records, or as an Arrow stream of one row.
 
@@ -138,9 +154,14 @@ def _read_weight(part: str) -> tuple[str, float]:
         return name, 0.0
 
 
+def choose_coding(accept_encoding: str) -> str | None:
+    """The coding that a client likes best of those that we write; None for none."""
+    return _choose(accept_encoding, CODINGS)
+
+
 def _compress(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:
     """The body in a coding that the client reads, and the name of that."""
-    coding = _choose(accept_encoding, CODINGS)
+    coding = choose_coding(accept_encoding)
     if coding == "zstd":
         return zstandard.ZstdCompressor(ZSTD_LEVEL).compress(body), coding
     if coding == "gzip":

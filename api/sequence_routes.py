@@ -4,11 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.parameters import Model, SequenceId, shown_page
+from api.parameters import Filters, Model, SequenceId, Sort, read_filters, shown_page
 from api.reading import Paged, Whole
 from api.replies import check_changed, choose_media_type, finish
 from store.errors import NotInAtlasError
 from store.search import Match, count_tokens, search_tokens
+from store.sequence_search import Wanted, find_sequences
 from store.sequences import list_sequences, read_sequence
 
 router = APIRouter(prefix="/v1/models/{model}", tags=["sequences"])
@@ -35,12 +36,32 @@ Case = Annotated[bool, Query(description="False takes A and a for the same.")]
     "/sequences",
     response_class=Response,
     summary="Sequences",
-    responses=shown_page(SEQUENCE),
+    responses=shown_page(SEQUENCE, n_matches=1),
 )
-def get_sequences(page: Paged, model: Model, corpus: str | None = None) -> Response:
-    """Sequences without their images; `text` is cut to 200 characters."""
-    return page.reply_page(
-        lambda limit, offset: list_sequences(page.atlas, model, corpus, limit=limit, offset=offset)
+def get_sequences(
+    page: Paged,
+    model: Model,
+    corpus: str | None = None,
+    contains: Annotated[
+        str | None,
+        Query(min_length=1, max_length=1_000, description="Anywhere in the text; A is a."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        Query(min_length=1, max_length=1_000, description="A token that the sequence holds."),
+    ] = None,
+    filter: Filters = None,
+    sort: Sort = None,
+) -> Response:
+    """Sequences without their images; `text` is cut to 200 characters.
+
+    `filter` and `sort` take corpus, source, row, n_tokens, truncated, sequence_id and labels as
+    `label.<name>`. `n_matches`, and X-Total-Rows, count the sequences of all pages.
+    """
+    wanted = Wanted(corpus, contains, token, tuple(read_filters(filter)), tuple(sort or ()))
+    most = page.settings.scan_bytes
+    return page.reply_matches(
+        lambda limit, offset: find_sequences(page.atlas, model, wanted, limit, offset, most)
     )
 
 

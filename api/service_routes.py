@@ -34,12 +34,6 @@ SCHEMA_ROW = {
 }
 
 
-@router.get("/", include_in_schema=False)
-async def go_to_links() -> Response:
-    """Where a browser that was given the bare address goes; relative, as a token may precede it."""
-    return Response(status_code=307, headers={"Location": "v1"})
-
-
 @router.get(
     "/v1",
     response_class=Response,

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import pyarrow as pa
 from fastapi import APIRouter, Query, Response
 
 from api.parameters import (
@@ -17,6 +18,7 @@ from api.parameters import (
     shown_page,
 )
 from api.reading import Paged, Whole
+from api.replies import ARROW, encode_texts
 from store.listings import list_heads, list_maps, list_models
 from store.matrix import read_matrix
 from store.points import read_points
@@ -122,14 +124,24 @@ def get_points(
     max_points: Annotated[
         int | None, Query(ge=1, description="A picture of at most so many that keeps density.")
     ] = None,
+    dictionary: Annotated[
+        bool, Query(description="In Arrow each text once, in a dictionary; as JSON no difference.")
+    ] = False,
 ) -> Response:
-    """Points with their tokens, in the drawing order: the first n are a picture of all."""
+    """Points with their tokens, in the drawing order: the first n are a picture of all.
+
+    The column `norm`, of the stored vector, is read only where `columns` names it.
+    """
     chosen, filters, view = read_columns(columns), read_filters(filter), read_box(box)
-    return page.reply_page(
-        lambda limit, offset: read_points(
-            page.atlas, map_id, chosen, filters, view, max_points, limit, offset
+    most = page.settings.scan_bytes
+
+    def read(limit: int, offset: int) -> pa.Table:
+        found = read_points(
+            page.atlas, map_id, chosen, filters, view, max_points, limit, offset, most
         )
-    )
+        return encode_texts(found) if dictionary and page.media_type == ARROW else found
+
+    return page.reply_page(read)
 
 
 @router.get(
@@ -144,12 +156,15 @@ def get_matrix(
     method: Method,
     dims: Annotated[int, Query(ge=2, le=3)] = 2,
     max_points: Annotated[int, Query(ge=1, le=100_000, description="Points of each head.")] = 2_000,
+    joint: Annotated[
+        str | None, Query(description="Joint space of the maps; the newest where left out.")
+    ] = None,
 ) -> Response:
     """The same points of every head's map, their tokens once.
 
     `points` of a head holds dims little-endian uint16 a token, base64 in JSON: 0 to 65535 spans
     `low` to `high`. In Arrow the reply is one row, `tokens` and `heads` lists of structs.
     """
-    found = read_matrix(reading.atlas, model, method, dims, max_points)
+    found = read_matrix(reading.atlas, model, method, dims, max_points, joint)
     fields = ("model", "method", "dims", "n_points", "tokens", "heads")
     return reading.reply({name: getattr(found, name) for name in fields})

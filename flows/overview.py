@@ -155,6 +155,7 @@ def _show_commands(config: RunConfig, path: Path, console: Console) -> None:
             "--set 'maps=[{method: umap, dims: 3, max_tokens: 1000}]'",
         ),
         "a run of your own: copy and change an example": ("plan examples/encoder_on_text.yaml",),
+        "the atlas in your browser, at http://127.0.0.1:8765/": (f"serve --atlas {uri}",),
     }
     console.print()
     console.rule("Try next", align="left")

@@ -66,9 +66,16 @@ class Atlas(OpenAtlas):
         """The points of a map with their tokens (`points.read_points`)."""
         return points.read_points(self, map_id, columns, filters, box, max_points, limit, offset)
 
-    def matrix(self, model: str, method: str, dims: int = 2, max_points: int = 2000) -> Matrix:
+    def matrix(
+        self,
+        model: str,
+        method: str,
+        dims: int = 2,
+        max_points: int = 2000,
+        joint: str | None = None,
+    ) -> Matrix:
         """The same points on the maps of all heads (`matrix.read_matrix`)."""
-        return matrix.read_matrix(self, model, method, dims, max_points)
+        return matrix.read_matrix(self, model, method, dims, max_points, joint)
 
     def list_sequences(
         self,

@@ -28,13 +28,19 @@ class HeadFacts:
     offset_bias: tuple[float, ...] | None = None
 
 
-def score(queries: NDArray[np.floating], keys: NDArray[np.floating], facts: HeadFacts) -> Doubles:
+def score(
+    queries: NDArray[np.floating],
+    keys: NDArray[np.floating],
+    facts: HeadFacts,
+    first_query: int = 0,
+) -> Doubles:
     """Logits before mask and softmax: scaled product, soft cap, then offset bias.
 
     Args:
-        queries: shape (n_queries, d_head), row i at position i.
+        queries: shape (n_queries, d_head), row i at position first_query + i.
         keys: shape (n_keys, d_head), row j at position j.
         facts: of the head.
+        first_query: position of the first query.
 
     Returns:
         float64, shape (n_queries, n_keys).
@@ -48,7 +54,8 @@ def score(queries: NDArray[np.floating], keys: NDArray[np.floating], facts: Head
         )
     scores = cap(queries.astype(np.float64) @ keys.astype(np.float64).T, facts)
     if facts.offset_bias is not None:
-        scores = scores + offset_bias(len(queries), len(keys), facts.offset_bias)
+        bias = offset_bias(len(queries), len(keys), facts.offset_bias, first_query)
+        scores = scores + bias
     return scores
 
 
@@ -60,18 +67,20 @@ def cap(products: Doubles, facts: HeadFacts) -> Doubles:
     return scores
 
 
-def offset_bias(n_queries: int, n_keys: int, bias: tuple[float, ...]) -> Doubles:
+def offset_bias(
+    n_queries: int, n_keys: int, bias: tuple[float, ...], first_query: int = 0
+) -> Doubles:
     """Bias by key position − query position, shape (n_queries, n_keys); ends extend outwards."""
     middle = len(bias) // 2
-    offset = np.arange(n_keys)[None, :] - np.arange(n_queries)[:, None]
+    offset = np.arange(n_keys)[None, :] - _positions(n_queries, first_query)
     values: Doubles = np.asarray(bias, dtype=np.float64)
     found: Doubles = values[np.clip(offset + middle, 0, len(bias) - 1)]
     return found
 
 
-def reach(n_queries: int, n_keys: int, facts: HeadFacts) -> NDArray[np.bool_]:
+def reach(n_queries: int, n_keys: int, facts: HeadFacts, first_query: int = 0) -> NDArray[np.bool_]:
     """Which keys each query may attend to, shape (n_queries, n_keys)."""
-    distance = np.arange(n_queries)[:, None] - np.arange(n_keys)[None, :]
+    distance = _positions(n_queries, first_query) - np.arange(n_keys)[None, :]
     allowed = np.ones((n_queries, n_keys), dtype=np.bool_)
     if facts.mask == "causal":
         allowed &= distance >= 0
@@ -81,14 +90,19 @@ def reach(n_queries: int, n_keys: int, facts: HeadFacts) -> NDArray[np.bool_]:
 
 
 def attention(
-    queries: NDArray[np.floating], keys: NDArray[np.floating], facts: HeadFacts
+    queries: NDArray[np.floating],
+    keys: NDArray[np.floating],
+    facts: HeadFacts,
+    first_query: int = 0,
 ) -> Doubles:
     """Attention weights of one head over one sequence, recomputed from its vectors.
 
     Args:
-        queries: shape (n_queries, d_head), row i at position i.
-        keys: shape (n_keys, d_head), row j at position j.
+        queries: shape (n_queries, d_head), row i at position first_query + i; some of the
+            sequence's give their rows of the whole.
+        keys: all of the sequence, shape (n_keys, d_head), row j at position j.
         facts: of the head.
+        first_query: position of the first query.
 
     Returns:
         float64, shape (n_queries, n_keys). Rows sum to 1, or to less where the head has a sink;
@@ -97,7 +111,8 @@ def attention(
     Raises:
         ShapeError: the widths differ.
     """
-    logits = np.where(reach(len(queries), len(keys), facts), score(queries, keys, facts), -np.inf)
+    allowed = reach(len(queries), len(keys), facts, first_query)
+    logits = np.where(allowed, score(queries, keys, facts, first_query), -np.inf)
     floor = facts.sink if facts.sink is not None else -np.inf
     peak = np.maximum(logits.max(axis=1, keepdims=True, initial=-np.inf), floor)
     peak = np.where(np.isfinite(peak), peak, 0.0)
@@ -107,6 +122,11 @@ def attention(
         total = total + np.exp(facts.sink - peak)
     weights /= np.where(total > 0, total, 1.0)
     return weights
+
+
+def _positions(n_queries: int, first_query: int) -> NDArray[np.int64]:
+    """The positions of some queries, shape (n_queries, 1)."""
+    return np.arange(first_query, first_query + n_queries)[:, None]
 
 
 def weigh(weights: Doubles, value_norms: NDArray[np.floating]) -> Doubles:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from store.attention import Doubles, attention, hide, weigh
-from store.errors import QueryError
+from store.errors import LimitError, QueryError
 from store.opened import OpenAtlas
 from store.scan import read_sequences
 from store.vectors import HeadVectors, Positions
@@ -22,7 +22,7 @@ Weight = Literal["none", "value_norm"]
 
 @dataclass(frozen=True)
 class HeadAttention:
-    """Attention weights of one head over one sequence."""
+    """Attention weights of one head over one sequence, or of some of its queries."""
 
     weights: Doubles  # (n_queries, n_keys)
     queries: pa.Table  # position, token, is_special; n_queries rows
@@ -38,6 +38,9 @@ def read_attention(
     weight: Weight = "none",
     hidden: Sequence[int] = (),
     hide_special: bool = False,
+    first_query: int = 0,
+    n_queries: int | None = None,
+    max_weights: int | None = None,
 ) -> HeadAttention:
     """Attention of a head over a sequence, recomputed from the stored vectors.
 
@@ -51,27 +54,47 @@ def read_attention(
             to sum 1 (Kobayashi et al., EMNLP 2020, without the output projection).
         hidden: positions of keys that get weight 0; what is left of each row is scaled to sum 1.
         hide_special: hide the keys of special tokens as well.
+        first_query: the first query of the sequence whose row is computed; behind the last there
+            are none.
+        n_queries: most rows; None for all that follow.
+        max_weights: most queries x keys; None for any.
 
     Returns:
         Weights with rows of zeros where a query has no weight left.
 
     Raises:
         NotInAtlasError: there is no such model, head or sequence.
+        LimitError: there are more than `max_weights`.
         QueryError: the weight is unknown, or a hidden position is not in the sequence.
     """
     if weight not in get_args(Weight):
         raise QueryError(f"weight {weight!r} is unknown: take {' or '.join(get_args(Weight))}")
     vectors = atlas.read_head(model, layer, head, [sequence_id])
-    weights = attention(vectors.queries, vectors.keys, vectors.facts)
+    rows = slice(first_query, None if n_queries is None else first_query + n_queries)
+    chosen, query_at = vectors.queries[rows], vectors.query_at[rows]
+    _check_size(sequence_id, len(chosen), len(vectors.keys), max_weights)
+    weights = attention(chosen, vectors.keys, vectors.facts, first_query)
     if weight == "value_norm":
         weights = weigh(weights, _read_value_norms(atlas, vectors))
     hiding = _hiding(vectors.key_at, hidden, hide_special)
     if hiding.any():
         weights = hide(weights, hiding)
     row = atlas.find_model(model)
-    queries = _read_side(atlas, row["query_model"], vectors.query_at)
+    queries = _read_side(atlas, row["query_model"], query_at)
     keys = _read_side(atlas, row["key_model"], vectors.key_at)
     return HeadAttention(weights, queries, keys)
+
+
+def _check_size(sequence_id: int, n_queries: int, n_keys: int, most: int | None) -> None:
+    """Refuse more weights than are allowed."""
+    if most is None or n_queries * n_keys <= most:
+        return
+    fitting = most // n_keys
+    advice = f"ask for at most {fitting:,} of its queries at a time (first_query, n_queries)"
+    raise LimitError(
+        f"attention of {n_queries:,} queries to {n_keys:,} keys of sequence {sequence_id} is more "
+        f"than the {most:,} weights allowed: {advice if fitting else 'ask SQL for parts of it'}"
+    )
 
 
 def _read_value_norms(atlas: OpenAtlas, vectors: HeadVectors) -> NDArray[np.float32]:

@@ -28,13 +28,19 @@ MAPS = """
 SELECT model, layer, head, map_id, score_spearman, generation
 FROM heads LEFT JOIN (
     SELECT * FROM current_maps WHERE method = $method AND dims = $dims
+        AND ($joint IS NULL OR (json_valid(joint) AND (joint ->> '$.method') = $joint))
     QUALIFY row_number() OVER (
         PARTITION BY model, layer, head ORDER BY generation DESC, map_id) = 1
 ) USING (model, layer, head)
 WHERE model = $model ORDER BY layer, head
 """
 
-KNOWN = "SELECT DISTINCT method, dims FROM current_maps WHERE model = ? ORDER BY ALL"
+KNOWN = """
+SELECT DISTINCT method, dims,
+    CASE WHEN json_valid(joint) THEN ' of ' || coalesce(joint ->> '$.method', '?') ELSE '' END
+        AS of_joint
+FROM current_maps WHERE model = ? ORDER BY ALL
+"""
 
 HEADS = pa.schema(
     [
@@ -82,7 +88,12 @@ class Fit:
 
 
 def read_matrix(
-    atlas: OpenAtlas, model: str, method: str, dims: int = 2, max_points: int = 2000
+    atlas: OpenAtlas,
+    model: str,
+    method: str,
+    dims: int = 2,
+    max_points: int = 2000,
+    joint: str | None = None,
 ) -> Matrix:
     """The same points on the newest current map of every head of a model.
 
@@ -96,34 +107,39 @@ def read_matrix(
         method: of the maps.
         dims: of the maps, 2 or 3.
         max_points: queries and keys together.
+        joint: name of the maps' joint space; None for the newest maps, whatever theirs is.
 
     Raises:
-        NotInAtlasError: there is no such model, or no map by this method in these dimensions.
+        NotInAtlasError: there is no such model, or no such map of it.
         QueryError: max_points is below 1.
     """
     if max_points < 1:
         raise QueryError(f"max_points is {max_points}, expected at least 1")
 
     def make() -> tuple[Matrix, int]:
-        made = _make(atlas, model, method, dims, max_points)
+        made = _make(atlas, model, method, dims, max_points, joint)
         return made, made.tokens.nbytes + made.heads.nbytes
 
     state = (atlas.snapshot.uri, atlas.snapshot.version)
-    key = ("matrix", state, model, method, dims, max_points)
+    key = ("matrix", state, model, method, dims, max_points, joint)
     found: Matrix = CACHE.get(key, make)
     return found
 
 
-def _make(atlas: OpenAtlas, model: str, method: str, dims: int, max_points: int) -> Matrix:
+def _make(
+    atlas: OpenAtlas, model: str, method: str, dims: int, max_points: int, joint: str | None
+) -> Matrix:
     """The matrix, read from the files."""
     atlas.find_model(model)
-    rows = atlas.ask(MAPS, {"model": model, "method": method, "dims": dims}).to_pylist()
+    asked = {"model": model, "method": method, "dims": dims, "joint": joint}
+    rows = atlas.ask(MAPS, asked).to_pylist()
     made = [row for row in rows if row["map_id"] is not None]
     if not made:
         known = atlas.ask(KNOWN, [model]).to_pylist()
-        others = ", ".join(f"{row['method']} in {row['dims']}-D" for row in known)
+        others = ", ".join(f"{row['method']} in {row['dims']}-D{row['of_joint']}" for row in known)
+        space = f" of {joint}" if joint else ""
         raise NotInAtlasError(
-            f"{model} has no {method} map in {dims}-D, but {others or 'no map at all'}"
+            f"{model} has no {method} map in {dims}-D{space}, but {others or 'no map at all'}"
         )
     with ThreadPoolExecutor(_N_THREADS) as pool:
         read = pool.map(lambda row: _read_fit(atlas.snapshot, row, dims, max_points), made)

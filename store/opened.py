@@ -175,9 +175,8 @@ class OpenAtlas:
         """
         row = self.find_head(model, layer, head)
         ids = _sorted_ids(sequence_ids)
-        where = {"model": model, "layer": layer}
-        queries, query_at = self._vectors("queries", {**where, "head": head}, row, ids)
-        keys, key_at = self._vectors("keys", {**where, "kv_head": row["kv_head"]}, row, ids)
+        queries, query_at = self._vectors("queries", model, layer, head, ids)
+        keys, key_at = self._vectors("keys", model, layer, head, ids)
         return HeadVectors(model, layer, head, _facts(row), queries, query_at, keys, key_at)
 
     def attention(self, model: str, layer: int, head: int, sequence_id: int) -> Attention:
@@ -253,20 +252,37 @@ class OpenAtlas:
         order = _order(_ints(found["sequence_id"]), _ints(found["position"]))
         return found if order is None else found.take(pa.array(order))
 
-    def _vectors(
-        self, table: str, where: dict[str, Any], head: dict[str, Any], ids: Ints | None
-    ) -> tuple[Floats, Positions]:
-        """One side of a head: its vectors and where they come from."""
-        files = self.snapshot.files(table, **where)
+    def read_side(
+        self, table: str, model: str, layer: int, head: int, ids: Ints | None
+    ) -> tuple[Ints, Ints, Floats]:
+        """The queries or the keys of a query head over sorted sequences, None for all.
+
+        Returns:
+            sequence_id and position, by which the rows are sorted, and float32 vectors of shape
+            (n, d_head). Sequences that the head lacks are left out.
+
+        Raises:
+            NotInAtlasError: there is no such head.
+        """
+        row = self.find_head(model, layer, head)
+        own = {"head": head} if table == "queries" else {"kv_head": row["kv_head"]}
+        files = self.snapshot.files(table, model=model, layer=layer, **own)
         found = read_sequences(table, files, ["sequence_id", "position", "vector"], ids)
         sequence_id, position = _ints(found["sequence_id"]), _ints(found["position"])
-        _check_found(where, ids, sequence_id)
-        vectors = to_matrix(found["vector"], head["d_head"])
+        vectors = to_matrix(found["vector"], row["d_head"])
         order = _order(sequence_id, position)
-        if order is not None:
-            sequence_id, position, vectors = sequence_id[order], position[order], vectors[order]
+        if order is None:
+            return sequence_id, position, vectors
+        return sequence_id[order], position[order], vectors[order]
+
+    def _vectors(
+        self, table: str, model: str, layer: int, head: int, ids: Ints | None
+    ) -> tuple[Floats, Positions]:
+        """One side of a head: its vectors and where they come from."""
+        sequence_id, position, vectors = self.read_side(table, model, layer, head, ids)
+        check_found(model, layer, ids, sequence_id)
         side = "query_model" if table == "queries" else "key_model"
-        special = self._special(self.find_model(where["model"])[side], sequence_id, position, ids)
+        special = self._special(self.find_model(model)[side], sequence_id, position, ids)
         return vectors, Positions(sequence_id, position, special)
 
     def _special(
@@ -319,12 +335,12 @@ def _order(sequence_id: Ints, position: Ints) -> Ints | None:
     return np.lexsort((position, sequence_id))
 
 
-def _check_found(where: Mapping[str, Any], ids: Ints | None, sequence_id: Ints) -> None:
+def check_found(model: str, layer: int, ids: Ints | None, sequence_id: Ints) -> None:
     """Refuse sequences that the head does not hold."""
     missing = np.setdiff1d(ids, sequence_id) if ids is not None else np.empty(0, np.int64)
     if len(missing):
         raise NotInAtlasError(
-            f"no sequence {missing[0]} of {where['model']} at layer {where['layer']}"
+            f"no sequence {missing[0]} of {model} at layer {layer}"
             f" ({len(missing)} of {0 if ids is None else len(ids)} asked for are missing): "
             "the table sequences lists what is there"
         )

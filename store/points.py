@@ -14,6 +14,7 @@ from store.errors import QueryError
 from store.filters import Filter, find_field, where
 from store.map_points import OpenMap, open_map, read_rows
 from store.opened import OpenAtlas
+from store.point_vectors import NORM, read_norms
 from store.sample_tokens import add_tokens
 from store.snapshot import select
 
@@ -22,6 +23,9 @@ Box = Sequence[tuple[float, float]]
 
 SCHEMA = pa.schema([*map_points.SCHEMA, *sample_tokens.SCHEMA])
 """Columns that may be asked for and filtered by."""
+
+SHOWN = SCHEMA.append(NORM)
+"""Columns that may be asked for."""
 
 
 def read_points(
@@ -33,23 +37,26 @@ def read_points(
     max_points: int | None = None,
     limit: int | None = None,
     offset: int = 0,
+    scan_bytes: int | None = None,
 ) -> pa.Table:
     """The points of a map, by rank, then part, kind, sequence and position.
 
     Args:
         atlas: to read.
         map_id: map.
-        columns: of SCHEMA; default kind, sequence_id, position, x, y, z on 3-D maps, rank, token
-            and is_special.
+        columns: of SHOWN; default kind, sequence_id, position, x, y, z on 3-D maps, rank, token
+            and is_special. `norm` is that of the stored vector, before scaling.
         filters: on any column of SCHEMA.
         box: what is in view.
         max_points: of the points that filters and box leave, those with a rank below the highest
             bound that gives no more than this many: a picture that keeps density.
         limit: rows of the page; None for all.
         offset: rows before the page.
+        scan_bytes: largest size of the files of vectors that norms are read from; None for any.
 
     Raises:
         NotInAtlasError: there is no such map, or it has no points.
+        LimitError: norms would be read from more than `scan_bytes`.
         QueryError: a column, filter, box or number is wrong.
         AtlasFormatError: a file is missing or damaged.
     """
@@ -59,8 +66,10 @@ def read_points(
     if not shown:
         raise QueryError("no column is named: name some, or leave `columns` out for the usual ones")
     filters = [*filters, *_box_filters(box, opened)]
-    for name in [*shown, *(one.column for one in filters)]:
-        find_field(name, SCHEMA)
+    for name in shown:
+        find_field(name, SHOWN)
+    for one in filters:
+        find_field(one.column, SCHEMA)
     on_points = [one for one in filters if one.column in map_points.SCHEMA.names]
     on_tokens = [one for one in filters if one.column in sample_tokens.SCHEMA.names]
     at = ("kind", "sequence_id", "position", "rank")
@@ -70,6 +79,9 @@ def read_points(
         [name for name in map_points.SCHEMA.names if name in wanted],
         None if filters else _first_ranks(max_points, limit, offset),
     )
+    if NORM.name in shown:  # ranks below a bound are the first of all
+        norms = read_norms(atlas, opened, scan_bytes)
+        found = found.append_column(NORM, norms.slice(0, len(found)))
     found = _keep(found, on_points)
     found = _keep(add_tokens(atlas, opened, found, [one.column for one in on_tokens]), on_tokens)
     found = _cut(found, max_points).slice(offset, limit)

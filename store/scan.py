@@ -143,7 +143,7 @@ def read_sequences(
     schema = TABLES[table].file_schema.remove_metadata()
     pieces = [pa.schema([schema.field(name) for name in columns]).empty_table()]
     if ids is not None:
-        files = files.filter(_overlaps(files["min_sequence_id"], files["max_sequence_id"], ids))
+        files = holding(files, ids)
     paths = files["path"].to_pylist()
     system, root = file_system(table, paths[0] if paths else "")
     with readable(table):
@@ -152,6 +152,11 @@ def read_sequences(
             with pq.ParquetFile(source, page_checksum_verification=True) as file:
                 pieces.append(_read_groups(file, columns, ids))
     return pa.concat_tables(pieces)
+
+
+def holding(files: pa.Table, ids: Ints) -> pa.Table:
+    """The files that may hold one of the sorted sequence ids."""
+    return files.filter(_overlaps(files["min_sequence_id"], files["max_sequence_id"], ids))
 
 
 def _overlaps(low: pa.ChunkedArray, high: pa.ChunkedArray, ids: Ints) -> pa.Array:

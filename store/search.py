@@ -3,6 +3,7 @@
 from contextlib import closing
 from typing import Literal, cast, get_args
 
+import duckdb
 import pyarrow as pa
 
 from store.errors import NotInAtlasError, QueryError
@@ -92,22 +93,40 @@ def _search(
     if match not in get_args(Match):
         raise QueryError(f"match {match!r} is unknown: take {', '.join(get_args(Match))}")
     check_page(limit, offset)
-    files = _token_files(atlas, model)
+    files = token_files(atlas, model)
     lower = "{}" if case else "lower({})"
     condition = MATCHES[match].format(token=lower.format("token"), text=lower.format("$text"))
     parameters: dict[str, object] = {"text": text, "limit": limit, "offset": offset}
     with closing(atlas.ledger_cursor()) as cursor:
-        if is_listed(atlas.uri, files.num_rows):
-            source = "read_parquet($paths, hive_partitioning = false)"
-            parameters["paths"] = files["path"].to_pylist()
-        else:
-            source = "token_files"
-            cursor.register(source, dataset("tokens", files))
+        source = source_of(cursor, atlas, "tokens", files, parameters)
         sql = query.format(source=source, condition=condition)
         return cast(pa.Table, cursor.execute(sql, parameters).to_arrow_table())
 
 
-def _token_files(atlas: OpenAtlas, model: str) -> pa.Table:
+def source_of(
+    cursor: duckdb.DuckDBPyConnection,
+    atlas: OpenAtlas,
+    table: str,
+    files: pa.Table,
+    parameters: dict[str, object],
+) -> str:
+    """What stands behind FROM to read some files of a table.
+
+    Args:
+        cursor: that will run the statement; files that pyarrow reads are registered with it.
+        atlas: that holds them.
+        table: name of the table.
+        files: as `Snapshot.files` gives.
+        parameters: of the statement; gets the files that DuckDB reads itself.
+    """
+    if files.num_rows and is_listed(atlas.uri, files.num_rows):
+        parameters[f"{table}_paths"] = files["path"].to_pylist()
+        return f"read_parquet(${table}_paths, hive_partitioning = false)"
+    cursor.register(f"{table}_files", dataset(table, files))
+    return f"{table}_files"
+
+
+def token_files(atlas: OpenAtlas, model: str) -> pa.Table:
     """The files of a model's tokens; cross-attention has only those of its two sides."""
     row = atlas.find_model(model)
     files = atlas.snapshot.files("tokens", model=model)

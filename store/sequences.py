@@ -52,7 +52,18 @@ def list_sequences(
         QueryError: limit or offset is negative.
     """
     check_page(limit, offset)
-    _check_corpus(atlas, model, corpus)
+    ids = list_ids(atlas, model, corpus, sequence_ids)
+    return read_listed(atlas, model, ids[offset:][:limit])
+
+
+def list_ids(
+    atlas: OpenAtlas,
+    model: str,
+    corpus: str | None = None,
+    sequence_ids: Sequence[int] | None = None,
+) -> Ints:
+    """The sorted ids of a model's sequences; arguments and errors are those of `list_sequences`."""
+    check_corpus(atlas, model, corpus)
     files = atlas.snapshot.files("sequences", model=model)
     ids = None if sequence_ids is None else np.unique(np.asarray(sequence_ids, dtype=np.int64))
     heads = read_sequences("sequences", files, ["sequence_id", "corpus"], ids)
@@ -60,8 +71,16 @@ def list_sequences(
         raise no_sequence(model, int(missing), files)
     if corpus is not None:
         heads = heads.filter(pc.equal(heads["corpus"], corpus))
-    page = np.sort(heads["sequence_id"].to_numpy())[offset:][:limit]
-    return _with_model(model, _read_listed(files, page))
+    found: Ints = np.sort(heads["sequence_id"].to_numpy())
+    return found
+
+
+def read_listed(atlas: OpenAtlas, model: str, ids: Ints) -> pa.Table:
+    """What a listing shows of sequences that are there, in the order of their ids."""
+    files = atlas.snapshot.files("sequences", model=model)
+    found = _read_listed(files, np.sort(ids))
+    rows = np.searchsorted(found["sequence_id"].to_numpy(), ids)
+    return _with_model(model, found.take(pa.array(rows)))
 
 
 def read_sequence(atlas: OpenAtlas, model: str, sequence_id: int) -> pa.Table:
@@ -104,7 +123,7 @@ def no_sequence(model: str, sequence_id: int, files: pa.Table) -> NotInAtlasErro
     )
 
 
-def _check_corpus(atlas: OpenAtlas, model: str, corpus: str | None) -> None:
+def check_corpus(atlas: OpenAtlas, model: str, corpus: str | None) -> None:
     """Refuse a model that is not there, or a corpus of which it has nothing."""
     atlas.find_model(model)
     query = "SELECT DISTINCT corpus FROM shards WHERE model = ? AND status = 'done' ORDER BY 1"

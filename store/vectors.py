@@ -1,6 +1,7 @@
 """A head's vectors as arrays: what the read side returns and maps and measures take."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ class Positions:
     sequence_id: Ints
     position: Ints
     is_special: NDArray[np.bool_]
+
+    def __getitem__(self, rows: slice) -> Self:
+        """Those of some rows."""
+        return type(self)(self.sequence_id[rows], self.position[rows], self.is_special[rows])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Apart from `points`, which pages and filters for our own page: here each row als
 around its token, the labels of its sequence and its neighbours of the other kind.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from store import sample_tokens
 from store.map_points import OpenMap, open_map
 from store.opened import OpenAtlas
 from store.opposite_neighbours import Neighbours, find_neighbours
+from store.point_vectors import each_vectors
 from store.points import read_points
 from store.scan import read_sequences
-from store.vectors import Floats, HeadVectors, Ints, Positions
+from store.vectors import Floats, Ints
 
 N_NEIGHBOURS = 10
 
@@ -26,9 +27,6 @@ CONTEXT = 120
 
 MAX_LABELS = 8
 """Columns for labels of sequences, by name; a corpus may have any number."""
-
-SEQUENCES_AT_ONCE = 512
-"""Sequences whose vectors are held while those of the points are picked out."""
 
 NEIGHBOURS = pa.struct(
     [("ids", pa.list_(pa.int32())), ("distances", pa.list_(pa.float32()))],
@@ -130,51 +128,16 @@ def _compare(atlas: OpenAtlas, opened: OpenMap, points: pa.Table) -> tuple[Float
     """The norms of the points' vectors, and the column `neighbors`."""
     is_query = pc.equal(points["kind"], "query").to_numpy()
     rows = np.flatnonzero(is_query), np.flatnonzero(~is_query)  # of queries, of keys
-    queries, keys, scaling = _read_vectors(atlas, opened, points, rows)
-    norm = np.empty(len(points), np.float32)
-    for side, vectors in zip(rows, (queries, keys), strict=True):
-        norm[side] = np.linalg.norm(vectors, axis=1)
-    queries = queries * np.float32(scaling)
+    head = atlas.find_head(opened.model, opened.layer, opened.head)
+    vectors = np.zeros((len(points), head["d_head"]), np.float32)
+    for here, some in each_vectors(atlas, opened, points):
+        vectors[here] = some
+    queries, keys = vectors[rows[0]] * np.float32(head["scaling"]), vectors[rows[1]]
     found = (
         find_neighbours(queries, keys, N_NEIGHBOURS),
         find_neighbours(keys, queries, N_NEIGHBOURS),
     )
-    return norm, _to_column(len(points), rows, found)
-
-
-def _read_vectors(
-    atlas: OpenAtlas, opened: OpenMap, points: pa.Table, rows: tuple[Ints, Ints]
-) -> tuple[Floats, Floats, float]:
-    """The vectors of the queries and of the keys in some rows, and the head's scaling."""
-    row = atlas.find_head(opened.model, opened.layer, opened.head)
-    sequence_id = points["sequence_id"].to_numpy()
-    position = points["position"].to_numpy()
-    sides = tuple(np.zeros((len(side), row["d_head"]), np.float32) for side in rows)
-    for vectors in _read_batches(atlas, opened, np.unique(sequence_id)):
-        both = ((vectors.queries, vectors.query_at), (vectors.keys, vectors.key_at))
-        for side, target, (values, at) in zip(rows, sides, both, strict=True):
-            here, found = _locate(at, sequence_id[side], position[side])
-            target[here] = values[found]
-    return sides[0], sides[1], row["scaling"]
-
-
-def _read_batches(atlas: OpenAtlas, opened: OpenMap, ids: Ints) -> Iterable[HeadVectors]:
-    """The head's vectors over sorted sequences, some of these at a time."""
-    for start in range(0, len(ids), SEQUENCES_AT_ONCE):
-        some = ids[start : start + SEQUENCES_AT_ONCE].tolist()
-        yield atlas.read_head(opened.model, opened.layer, opened.head, some)
-
-
-def _locate(at: Positions, sequence_id: Ints, position: Ints) -> tuple[Ints, Ints]:
-    """Which of some points have a vector here, and its row."""
-    known, first = np.unique(at.sequence_id, return_inverse=True)
-    stride = int(max(at.position.max(initial=0), position.max(initial=0))) + 1
-    places = first * stride + at.position
-    index = np.minimum(np.searchsorted(known, sequence_id), len(known) - 1)
-    wanted = index * stride + position
-    row = np.minimum(np.searchsorted(places, wanted), len(places) - 1)
-    here = np.flatnonzero((known[index] == sequence_id) & (places[row] == wanted))
-    return here, row[here]
+    return np.linalg.norm(vectors, axis=1), _to_column(len(points), rows, found)
 
 
 def _to_column(

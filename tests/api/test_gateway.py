@@ -61,6 +61,10 @@ def test_header_and_path_admit_to_the_same_routes(client: TestClient) -> None:
         ("/t/wrong/v1/models", f"Bearer {TOKEN}"),
         (f"/t/{TOKEN}x/v1/models", None),
         ("/no/such/path", None),
+        ("/index.html", None),
+        ("/assets", None),
+        ("/t/wrong/", None),
+        ("/t/wrong/assets/x.js", None),
     ],
 )
 def test_a_request_without_the_token_is_refused(
@@ -80,6 +84,18 @@ def test_tokens_are_compared_in_constant_time(client: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_probes_need_no_token(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/assets/x.js", "/favicon.svg", "/assets/..%2fv1/models"])
+def test_the_page_needs_no_token_and_opens_no_other_path(client: TestClient, path: str) -> None:
+    reply = client.get(path, follow_redirects=False)
+    assert reply.status_code in (200, 307, 404, 501)
+    assert "rows" not in reply.text
+    with (
+        pytest.raises(WebSocketDisconnect),
+        client.websocket_connect(path, headers={"Host": "localhost"}),
+    ):
+        pass
 
 
 def test_readiness_says_what_holds_and_no_secret(

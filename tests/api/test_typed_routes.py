@@ -24,6 +24,7 @@ TABLES = (
     "/v1/models/tiny/sequences/0",
     "/v1/models/tiny/sequences/0/tokens",
     f"{HEAD}/mean_attention",
+    "/v1/models/tiny/layers/0/attention?sequence_id=0",
     f"{HEAD}/nearest_keys?sequence_id=0&position=1",
     f"{HEAD}/nearest_queries?sequence_id=0&position=1",
     "/v1/models/tiny/tokens/search?text=t1",
@@ -157,14 +158,99 @@ def test_attention_is_what_the_store_computes(client: TestClient, root: Path) ->
     np.testing.assert_array_equal(weights, expected.weights)
 
 
-def test_attention_that_no_reply_could_hold_is_refused(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+def test_attention_comes_in_pieces_that_make_the_whole(client: TestClient) -> None:
+    url = f"{HEAD}/attention?sequence_id=0&hidden=1"
+    whole = client.get(url).json()
+    pieces = [client.get(f"{url}&first_query={n}&n_queries=2").json() for n in (0, 2, 4, 6)]
+    assert [len(piece["weights"]) for piece in pieces] == [2, 2, 1, 0]
+    assert [row for piece in pieces for row in piece["queries"]] == whole["queries"]
+    assert all(piece["keys"] == whole["keys"] for piece in pieces)
+    rows = [row for piece in pieces for row in piece["weights"]]
+    np.testing.assert_allclose(rows, whole["weights"], atol=1e-14)
+
+
+def test_attention_that_no_reply_could_hold_is_refused_with_the_piece_that_fits(
+    root: Path,
 ) -> None:
-    monkeypatch.setattr(Atlas, "find_model", lambda *_: {"max_length": 512})
+    url = f"{HEAD}/attention?sequence_id=0"
     with running_app(root, max_bytes=128) as client:
-        status, kind, message = error_of(client.get(f"{HEAD}/attention?sequence_id=0"))
-    assert (status, kind) == (413, "over_limit")
-    assert "has 5 tokens" in message and "at most 4" in message
+        status, kind, message = error_of(client.get(url))
+        assert (status, kind) == (413, "over_limit")
+        assert "5 queries to 5 keys" in message and "at most 3 of its queries" in message
+        assert client.get(f"{url}&first_query=1&n_queries=3").status_code == 200
+    with running_app(root, max_bytes=32) as client:
+        assert "ask SQL" in error_of(client.get(f"{url}&n_queries=1"))[2]
+
+
+def test_pictures_of_a_layer_are_the_attention_of_each_head(client: TestClient) -> None:
+    url = "/v1/models/tiny/layers/0/attention?sequence_id=0"
+    rows = get_rows(client, url)
+    assert [row["head"] for row in rows] == [0, 1, 2, 3]
+    for row in rows:
+        whole = client.get(f"/v1/models/tiny/layers/0/heads/{row['head']}/attention?sequence_id=0")
+        cells = np.frombuffer(base64.b64decode(row["weights"]), np.uint8)
+        expected = np.rint(255 * np.array(whole.json()["weights"]))
+        np.testing.assert_array_equal(cells.reshape(row["n_rows"], row["n_columns"]), expected)
+    table = get_arrow(client, f"{url}&max_side=2")
+    assert table["n_rows"].to_pylist() == [2] * 4 and table.schema.field("weights").type == "binary"
+
+
+def test_pictures_over_the_limit_are_refused_with_it(root: Path) -> None:
+    with running_app(root, scan_bytes=100) as client:
+        refused = client.get("/v1/models/tiny/layers/0/attention?sequence_id=0")
+    assert error_of(refused)[:2] == (413, "over_limit")
+    assert "4 heads over 5 queries and 5 keys is 800 bytes, allowed are 100" in refused.text
+
+
+def test_norms_come_where_asked_and_texts_once_where_asked(client: TestClient, root: Path) -> None:
+    url = "/v1/maps/m0/points?columns=kind,token,norm"
+    rows, table = get_rows(client, f"{url}&dictionary=true"), get_arrow(client, url)
+    coded = get_arrow(client, f"{url}&dictionary=true")
+    assert coded.schema.field("token").type == pa.dictionary(pa.int32(), pa.string())
+    decoded = pa.table(
+        [
+            column.cast(field.type)
+            for column, field in zip(coded.columns, table.schema, strict=True)
+        ],
+        schema=table.schema,
+    )
+    assert decoded.equals(table)
+    np.testing.assert_allclose([row["norm"] for row in rows], table["norm"], rtol=1e-6)
+    assert [row["token"] for row in rows] == table["token"].to_pylist()
+    assert error_of(client.get("/v1/maps/m0/points?filter=norm:>:1"))[:2] == (400, "bad_query")
+    with running_app(root, scan_bytes=10) as small:
+        # Kept norms are given whatever the limit; this map's were not asked for.
+        refused = small.get("/v1/maps/m1/points?columns=norm")
+        assert error_of(refused)[:2] == (413, "over_limit")
+        assert small.get("/v1/maps/m1/points").status_code == 200
+
+
+def test_sequences_are_searched_filtered_sorted_and_counted(client: TestClient) -> None:
+    url = "/v1/models/tiny/sequences"
+    said = client.get(f"{url}?limit=2")
+    whole = get_rows(client, url)
+    assert said.json()["n_matches"] == len(whole) == int(said.headers["x-total-rows"])
+    asked = f"{url}?contains=GR%C3%BC&filter=n_tokens:>:3&sort=-n_tokens&token=t1&limit=1"
+    found, follow = [], asked
+    expected = sorted(
+        (r for r in whole if r["n_tokens"] > 3), key=lambda r: (-r["n_tokens"], r["sequence_id"])
+    )
+    while follow:
+        reply = client.get(follow)
+        found += reply.json()["rows"]
+        assert reply.json()["n_matches"] == len(expected) > 1
+        link = reply.headers.get("link", "")
+        follow = f"{url}{link[1 : link.index('>')]}" if link else ""
+    assert found == expected
+
+
+def test_a_search_of_sequences_over_the_limit_is_refused(root: Path) -> None:
+    with running_app(root, scan_bytes=10) as client:
+        for asked in ("contains=x", "token=t1"):
+            refused = client.get(f"/v1/models/tiny/sequences?{asked}")
+            assert error_of(refused)[:2] == (413, "over_limit")
+            assert "SQL" in error_of(refused)[2]
+        assert client.get("/v1/models/tiny/sequences?sort=-row").status_code == 200
 
 
 def test_a_scan_over_the_limit_is_refused_with_the_limit(root: Path) -> None:

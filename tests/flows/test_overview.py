@@ -100,3 +100,6 @@ def test_demo_shows_three_questions_with_answers_and_what_to_try(
     assert "pca" in text and "SELECT layer, head" in text
     assert ".venv/bin/qkatlas status --atlas atlas" in text
     assert ".venv/bin/qkatlas verify tiny.yaml" in text
+    address, serve = text.strip().splitlines()[-2:]
+    assert "http://127.0.0.1:8765/" in address
+    assert serve.strip() == ".venv/bin/qkatlas serve --atlas atlas"

@@ -55,6 +55,19 @@ def _plain_attention(
 
 @pytest.mark.parametrize("facts", FACTS)
 @pytest.mark.parametrize("lengths", [(1, 1), (6, 6), (3, 7), (7, 3)])
+def test_rows_of_some_queries_are_those_of_the_whole(
+    facts: HeadFacts, lengths: tuple[int, int]
+) -> None:
+    queries, keys = _draw(*lengths)
+    whole = attention(queries, keys, facts)
+    for first in range(len(queries)):
+        for end in range(first, len(queries) + 1):
+            found = attention(queries[first:end], keys, facts, first)
+            np.testing.assert_allclose(found, whole[first:end], atol=1e-14)
+
+
+@pytest.mark.parametrize("facts", FACTS)
+@pytest.mark.parametrize("lengths", [(1, 1), (6, 6), (3, 7), (7, 3)])
 def test_attention_equals_its_definition_term_by_term(
     facts: HeadFacts, lengths: tuple[int, int]
 ) -> None:

@@ -3,11 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from store.atlas import Atlas
 from store.attention import Doubles, attention, hide, weigh
-from store.errors import NotInAtlasError, QueryError
+from store.errors import LimitError, NotInAtlasError, QueryError
 from store.head_attention import HeadAttention, read_attention
 from store.schema import sequence_id
 from tests.store.lake_fixture import (
@@ -112,6 +113,30 @@ def test_cross_attention_takes_tokens_of_both_stacks(tmp_path: Path) -> None:
     assert found.queries["token"].to_pylist() == ["d"] * 3
     assert found.keys["token"].to_pylist() == ["t0", "t1", "t2"]
     assert (found.weights[:, 0] == 0).all() and (found.weights[:, 1:] > 0).all()
+
+
+@pytest.mark.parametrize("head", [0, 1, 2])
+def test_pieces_of_the_queries_make_the_whole(atlas: Atlas, head: int) -> None:
+    how: dict[str, Any] = {"weight": "value_norm", "hidden": [2], "hide_special": True}
+    whole = read_attention(atlas, "tiny", 0, head, SECOND, **how)
+    pieces = [
+        read_attention(atlas, "tiny", 0, head, SECOND, **how, first_query=n, n_queries=3)
+        for n in (0, 3, 6, 9)
+    ]
+    assert [len(piece.weights) for piece in pieces] == [3, 3, 1, 0]
+    found = np.concatenate([piece.weights for piece in pieces])
+    np.testing.assert_allclose(found, whole.weights, atol=1e-15)
+    assert pa.concat_tables([piece.queries for piece in pieces]).equals(whole.queries)
+    assert all(piece.keys.equals(whole.keys) for piece in pieces)
+
+
+def test_more_weights_than_allowed_are_refused_with_the_piece_that_fits(atlas: Atlas) -> None:
+    with pytest.raises(LimitError, match=r"7 queries to 7 keys .* the 48 weights .* at most 6 of"):
+        read_attention(atlas, "tiny", 0, 0, SECOND, max_weights=48)
+    with pytest.raises(LimitError, match="ask SQL for parts of it"):
+        read_attention(atlas, "tiny", 0, 0, SECOND, n_queries=1, max_weights=6)
+    found = read_attention(atlas, "tiny", 0, 0, SECOND, n_queries=6, max_weights=48)
+    assert found.weights.shape == (6, 7)
 
 
 def test_wrong_arguments_are_named(atlas: Atlas) -> None:

@@ -74,6 +74,20 @@ def test_fewer_points_are_the_first_of_more(lake: Path) -> None:
     assert few.equals(many.slice(0, 9))
 
 
+def test_a_joint_space_that_is_named_is_the_one_shown(tmp_path: Path) -> None:
+    build_atlas(tmp_path)
+    add_map(tmp_path, "lifted", joint='{"method": "lift"}')
+    add_map(tmp_path, "moved", joint='{"method": "translate"}', generation=2)
+    with Atlas(str(tmp_path)) as atlas:
+        shown = {
+            joint: atlas.matrix("tiny", "pca", joint=joint).heads["map_id"][0].as_py()
+            for joint in (None, "lift", "translate")
+        }
+        assert shown == {None: "moved", "lift": "lifted", "translate": "moved"}
+        with pytest.raises(NotInAtlasError, match="2-D of balance, but pca in 2-D of lift, pca"):
+            atlas.matrix("tiny", "pca", joint="balance")
+
+
 def test_matrix_is_kept_until_the_atlas_changes(tmp_path: Path) -> None:
     build_atlas(tmp_path)
     add_map(tmp_path, "m0")

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store import viewer_table
+from store import point_vectors
 from store.atlas import Atlas
 from store.errors import NotInAtlasError
 from store.viewer_table import CONTEXT, cut_around, read_viewer_table
@@ -36,7 +36,7 @@ def place(row: dict[str, Any]) -> tuple[str, int, int]:
 def test_neighbours_are_the_ten_of_the_other_kind_that_score_highest(
     atlas: Atlas, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(viewer_table, "SEQUENCES_AT_ONCE", at_once)
+    monkeypatch.setattr(point_vectors, "SEQUENCES_AT_ONCE", at_once)
     rows = read_viewer_table(atlas, "m2", POINTS).to_pylist()
     vectors = vectors_of(atlas, 2)
     scores = {
