@@ -1,0 +1,45 @@
+/** What is selected on the map in sight. */
+
+import { selection } from "../contract/selection";
+import { change, state } from "../contract/state";
+import { giveUp } from "./gesture_host";
+import { countPlaces } from "./marks";
+import { besidePane, type Drawn, firstPane } from "./pane";
+
+/** Counts of the selected queries, keys and sequences, with a button to select nothing. */
+export function SelectionSummary({ drawn }: { drawn: Drawn }) {
+  const places = selection.value;
+  if (!places) {
+    return (
+      <p class="single-quiet">
+        Nothing is selected: Shift and drag for a box, Alt and drag for a lasso.
+      </p>
+    );
+  }
+  const { nQueries, nKeys, nSequences } = countPlaces(drawn.points, places);
+  const nElsewhere = places.size - nQueries - nKeys;
+  const format = (n: number, one: string, many: string) =>
+    `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+  return (
+    <div class="single-selection">
+      <p role="status" data-n-queries={nQueries} data-n-keys={nKeys} data-n-sequences={nSequences}>
+        <b>
+          Selected: {format(nQueries, "query", "queries")}, {format(nKeys, "key", "keys")} of{" "}
+          {format(nSequences, "sequence", "sequences")}
+        </b>
+        {nElsewhere > 0 && `; ${nElsewhere.toLocaleString("en")} more are not drawn on this map`}
+      </p>
+      <p class="single-actions">
+        <button
+          type="button"
+          onClick={() => {
+            if (state.point.peek()) change({ point: null });
+            giveUp([firstPane, besidePane]);
+          }}
+        >
+          Select nothing
+        </button>
+      </p>
+    </div>
+  );
+}

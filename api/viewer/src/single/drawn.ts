@@ -1,0 +1,80 @@
+/** Loads all that one picture of a map needs, so that points and colours change together. */
+
+import { type Colouring, loadColouring } from "../colour/colourings";
+import { loadNorms, loadPoints, MOST_POINTS } from "../contract/atlas";
+import { askArrow } from "../contract/client";
+import type { MapPoints } from "../contract/points";
+import type { MapRow, ModelRow } from "../contract/rows";
+import { diametersByNorm } from "./diameters";
+import type { Drawn } from "./pane";
+import type { Box } from "./refine";
+
+/** What a picture is to show. */
+export interface DrawnAsked {
+  readonly map: MapRow;
+  readonly model: ModelRow;
+  readonly box: Box | null;
+  readonly colour: string;
+  readonly isDark: boolean;
+  readonly hasNorms: boolean;
+}
+
+/** Points, colours and sizes of a map. Raises only where there are no points to show. */
+export async function loadDrawn(asked: DrawnAsked, signal: AbortSignal): Promise<Drawn> {
+  const { map, model, box } = asked;
+  const points = await loadPoints(map, box ? { box } : {}, signal);
+  const [colour, size] = await Promise.all([
+    loadColour(asked, points, signal),
+    loadDiameters(asked, points, signal),
+  ]);
+  const isCut = points.n >= MOST_POINTS && map.n_queries + map.n_keys !== points.n;
+  return { map, model, points, part: { box, isCut }, ...colour, ...size };
+}
+
+async function loadColour(
+  asked: DrawnAsked,
+  points: MapPoints,
+  signal: AbortSignal,
+): Promise<{ colouring: Colouring; colourProblem: Error | null }> {
+  const { map, model, isDark, colour } = asked;
+  const { layer, head } = map;
+  const context = { model, map, points, isDark, layer, head };
+  try {
+    return { colouring: await loadColouring(colour, context, signal), colourProblem: null };
+  } catch (problem) {
+    signal.throwIfAborted();
+    const colouring = await loadColouring("kind", context, signal);
+    return { colouring, colourProblem: problem as Error };
+  }
+}
+
+async function loadDiameters(
+  asked: DrawnAsked,
+  points: MapPoints,
+  signal: AbortSignal,
+): Promise<{ diameters: Float32Array | null; sizeProblem: Error | null }> {
+  if (!asked.hasNorms) return { diameters: null, sizeProblem: null };
+  try {
+    const norms = await (asked.box
+      ? loadNormsIn(asked.map, asked.box, signal)
+      : loadNorms(asked.map, signal));
+    return { diameters: diametersByNorm(norms, points.n), sizeProblem: null };
+  } catch (problem) {
+    signal.throwIfAborted();
+    return { diameters: null, sizeProblem: problem as Error };
+  }
+}
+
+/** Norms of the points in a box, in the order in which `loadPoints` gives those. */
+async function loadNormsIn(map: MapRow, box: Box, signal: AbortSignal): Promise<Float32Array> {
+  const path = `v1/maps/${encodeURIComponent(map.map_id)}/points`;
+  const parameters = {
+    columns: "norm",
+    max_points: MOST_POINTS,
+    limit: MOST_POINTS,
+    box: box.join(","),
+  };
+  const table = await askArrow(path, parameters, signal);
+  const values = table.getChild("norm")?.toArray() as ArrayLike<number | null>;
+  return Float32Array.from(values, (value) => value ?? Number.NaN);
+}
