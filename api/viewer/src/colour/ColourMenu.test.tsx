@@ -47,7 +47,7 @@ afterEach(() => {
 
 test("the menu is labelled, grouped, and sets the state's colour", async () => {
   const select = await show();
-  expect(document.querySelector(`label[for="${select.id}"]`)?.textContent).toBe("colour");
+  expect(document.querySelector(`label[for="${select.id}"]`)?.textContent).toBe("Colour");
   expect([...document.querySelectorAll("optgroup")].map((group) => group.label)).toContain("Token");
   await choose(select, "token:vocab_id");
   expect(state.colour.value).toBe("token:vocab_id");

@@ -2,9 +2,9 @@
 
 import { useSignal } from "@preact/signals";
 import { imageUrl, loadSequences } from "../contract/atlas";
+import { useKeyed } from "../contract/keyed";
 import type { Page, SequenceRow } from "../contract/rows";
 import { goTo } from "../sentence/chosen_sequence";
-import { useKeyed } from "../sentence/keyed";
 import { Problem } from "../shell/Problem";
 
 const A_PAGE = 24;

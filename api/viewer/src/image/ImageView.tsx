@@ -2,6 +2,7 @@
 
 import { useEffect } from "preact/hooks";
 import { loadSequences } from "../contract/atlas";
+import { useKeyed } from "../contract/keyed";
 import type { ModelRow } from "../contract/rows";
 import { change, state } from "../contract/state";
 import { useBusyParts } from "../sentence/busy_parts";
@@ -9,7 +10,6 @@ import { useSequence } from "../sentence/chosen_sequence";
 import { HeadMenu } from "../sentence/HeadMenu";
 import { HeadStrip } from "../sentence/HeadStrip";
 import { hover } from "../sentence/hovering";
-import { useKeyed } from "../sentence/keyed";
 import { Absent } from "../sentence/SentenceView";
 import { SequenceMenu } from "../sentence/SequenceMenu";
 import { hasImages, isListing, model, models } from "../shell/chosen";

@@ -3,6 +3,7 @@
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { loadAttentionPictures } from "../contract/atlas";
+import { useKeyed } from "../contract/keyed";
 import type { AttentionPicture, ModelRow } from "../contract/rows";
 import { change, state } from "../contract/state";
 import { heads } from "../shell/chosen";
@@ -10,7 +11,6 @@ import { Problem } from "../shell/Problem";
 import { isDark } from "../shell/theme";
 import { type NoteBusy, useNoted } from "./busy_parts";
 import { paintCells, readColour, toAlphas } from "./heat";
-import { useKeyed } from "./keyed";
 
 const MOST_SIDE = 48;
 const WHOLE = 255;

@@ -3,6 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo } from "preact/hooks";
 import { loadAttention, loadMeanAttention } from "../contract/atlas";
+import { useKeyed } from "../contract/keyed";
 import type { ModelRow, SequenceRow } from "../contract/rows";
 import { change, state } from "../contract/state";
 import { headRow } from "../shell/chosen";
@@ -17,7 +18,6 @@ import { type NoteBusy, useNoted } from "./busy_parts";
 import { describeFocus } from "./describe_focus";
 import { type Heat, HeatMap } from "./HeatMap";
 import { hovered, type Spot } from "./hovering";
-import { useKeyed } from "./keyed";
 import { describeReach, makeReach, type Reach } from "./reach";
 import { SentenceText } from "./SentenceText";
 import { saveSentence } from "./sentence_picture";

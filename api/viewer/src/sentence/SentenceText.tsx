@@ -1,12 +1,12 @@
 /** The text of a sequence with its tokens lit as they are hovered in the lists. */
 
 import { loadTokens } from "../contract/atlas";
+import { useKeyed } from "../contract/keyed";
 import type { SequenceRow, TokenRow } from "../contract/rows";
 import { Problem } from "../shell/Problem";
 import type { Span } from "./attention_lines";
 import { type NoteBusy, useNoted } from "./busy_parts";
 import { hover, type Spot } from "./hovering";
-import { useKeyed } from "./keyed";
 import { cutText, type TextSpan } from "./text_spans";
 
 /** The part of the text that some positions cover; hovering it hovers its tokens as `side`. */

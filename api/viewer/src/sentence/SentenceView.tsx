@@ -1,6 +1,7 @@
 /** One sequence in one head: tokens and lines, its matrix, the average, and all other heads. */
 
 import { useEffect } from "preact/hooks";
+import type { Keyed } from "../contract/keyed";
 import type { ModelRow, SequenceRow } from "../contract/rows";
 import { change, state } from "../contract/state";
 import { hasImages, isListing, model } from "../shell/chosen";
@@ -11,7 +12,6 @@ import { goTo, useSequence } from "./chosen_sequence";
 import { HeadMenu } from "./HeadMenu";
 import { HeadStrip } from "./HeadStrip";
 import { hover } from "./hovering";
-import type { Keyed } from "./keyed";
 import { SentenceMain } from "./SentenceMain";
 import { SequenceMenu } from "./SequenceMenu";
 import "../styles/sentence.css";

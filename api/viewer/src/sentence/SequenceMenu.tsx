@@ -1,10 +1,10 @@
 /** The sequence in sight: the one before, the one after, and any by its id. */
 
 import { useSignal } from "@preact/signals";
+import { useKeyed } from "../contract/keyed";
 import type { SequenceRow } from "../contract/rows";
 import { useShortcut } from "../shell/shortcuts";
 import { goTo, loadNeighbours, type Neighbours } from "./chosen_sequence";
-import { useKeyed } from "./keyed";
 
 /** Previous, next, `12 of 4,334`, and a field for an id; `what` is `sequence` or `image`. */
 export function SequenceMenu(props: { model: string; sequence: SequenceRow | null; what: string }) {

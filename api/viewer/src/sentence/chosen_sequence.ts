@@ -1,9 +1,9 @@
 /** The sequence in sight of Sentence and Image View, and those before and after it. */
 
 import { loadSequence, loadSequences } from "../contract/atlas";
+import { type Keyed, useKeyed } from "../contract/keyed";
 import type { SequenceRow } from "../contract/rows";
 import { change, state } from "../contract/state";
-import { type Keyed, useKeyed } from "./keyed";
 
 /** The sequence that the state names, else the first of the model; its value is null for none. */
 export function useSequence(model: string): Keyed<SequenceRow> {

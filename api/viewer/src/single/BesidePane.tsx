@@ -3,9 +3,9 @@
 import { useLayoutEffect } from "preact/hooks";
 import type { HeadPlace } from "../contract/atlas";
 import { loadMaps } from "../contract/atlas";
+import { useKeyed } from "../contract/keyed";
 import type { MapRow, ModelRow } from "../contract/rows";
 import { change, state } from "../contract/state";
-import { useKeyed } from "../sentence/keyed";
 import { models } from "../shell/chosen";
 import { Problem } from "../shell/Problem";
 import { Choice } from "../shell/Toolbar";

@@ -2,7 +2,7 @@
 
 import { selection } from "../contract/selection";
 import { state } from "../contract/state";
-import { type Lines, MOST_LINE_SEQUENCES } from "./lines";
+import { type Lines, MOST_LINE_SEQUENCES, MOST_QUERIES } from "./lines";
 import type { Drawn } from "./pane";
 
 /** Why a map cannot be shaded by distortion, and what to set so that the next one can. */
@@ -53,6 +53,7 @@ function noteLines({ value, problem }: { value: Lines | null; problem: Error | n
       `Lines of ${MOST_LINE_SEQUENCES} of ${nAll} sequences are drawn: select fewer to see the others.`,
     );
   }
+  if (value?.isCut) notes.push(`Lines are of each sequence’s first ${MOST_QUERIES} queries.`);
   if (value && value.lines.length === 0 && !value.problem) {
     notes.push("No key of these sequences gets a weight of 0.05 or more.");
   }

@@ -2,9 +2,9 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import { imageUrl, loadSequence, loadTokens } from "../contract/atlas";
+import { useKeyed } from "../contract/keyed";
 import type { Place } from "../contract/places";
 import type { SequenceRow, TokenRow } from "../contract/rows";
-import { useKeyed } from "../sentence/keyed";
 import { cutText } from "../sentence/text_spans";
 import { showToken } from "../sentence/token_text";
 import { Problem } from "../shell/Problem";

@@ -13,7 +13,7 @@ export const MOST_LINE_SEQUENCES = 30;
 const KEYS_A_QUERY = 2;
 const LEAST_WEIGHT = 0.05;
 /** Queries of a sequence that get lines: a longer one is cut. */
-const MOST_QUERIES = 512;
+export const MOST_QUERIES = 512;
 
 /** One query's attention to one key, by position in their sequence. */
 export interface Line {
@@ -27,6 +27,8 @@ export interface Line {
 export interface Lines {
   readonly lines: readonly Line[];
   readonly nLeftOut: number;
+  /** Whether a sequence has more than MOST_QUERIES queries. */
+  readonly isCut: boolean;
   readonly problem: Error | null;
 }
 
@@ -38,19 +40,26 @@ export async function loadLines(
 ): Promise<Lines> {
   const replies = await Promise.allSettled(sequenceIds.map((id) => loadLinesOf(map, id, signal)));
   signal.throwIfAborted();
-  const lines = replies.flatMap((reply) => (reply.status === "fulfilled" ? reply.value : []));
+  const loaded = replies.flatMap((reply) => (reply.status === "fulfilled" ? [reply.value] : []));
+  const lines = loaded.flatMap((one) => one.lines);
+  const isCut = loaded.some((one) => one.isCut);
   const failed = replies.find((reply) => reply.status === "rejected");
-  return { lines, nLeftOut, problem: failed ? (failed.reason as Error) : null };
+  return { lines, nLeftOut, isCut, problem: failed ? (failed.reason as Error) : null };
 }
 
-async function loadLinesOf(map: MapRow, sequenceId: number, signal: AbortSignal): Promise<Line[]> {
+async function loadLinesOf(
+  map: MapRow,
+  sequenceId: number,
+  signal: AbortSignal,
+): Promise<{ lines: Line[]; isCut: boolean }> {
   const attention = await loadAttention(map, sequenceId, { nQueries: MOST_QUERIES }, signal);
-  return topKeys(attention, KEYS_A_QUERY, LEAST_WEIGHT).map((top) => ({
+  const lines = topKeys(attention, KEYS_A_QUERY, LEAST_WEIGHT).map((top) => ({
     sequenceId,
     query: top.query,
     key: top.key,
     weight: top.weight,
   }));
+  return { lines, isCut: attention.queries.length >= MOST_QUERIES };
 }
 
 /** A line between two points of a map, by index. */

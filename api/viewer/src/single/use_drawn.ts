@@ -3,10 +3,10 @@
 import { useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect, useLayoutEffect } from "preact/hooks";
 import { loadPoints } from "../contract/atlas";
+import { type Keyed, useKeyed } from "../contract/keyed";
 import type { MapRow, ModelRow } from "../contract/rows";
 import { state } from "../contract/state";
 import { boxOf, fitCamera } from "../draw/camera";
-import { type Keyed, useKeyed } from "../sentence/keyed";
 import { heads } from "../shell/chosen";
 import { type Direction, neighbourHead } from "../shell/open_head";
 import { isDark } from "../shell/theme";

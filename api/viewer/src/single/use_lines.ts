@@ -1,9 +1,9 @@
 /** Attention lines over a map, for the clicked and the selected sequences. */
 
 import { useLayoutEffect } from "preact/hooks";
+import { type Keyed, useKeyed } from "../contract/keyed";
 import { selection } from "../contract/selection";
 import { state } from "../contract/state";
-import { type Keyed, useKeyed } from "../sentence/keyed";
 import { type Lines, loadLines, MOST_LINE_SEQUENCES, placeLines } from "./lines";
 import { chooseLineSequences } from "./marks";
 import type { Drawn } from "./pane";

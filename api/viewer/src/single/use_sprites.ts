@@ -2,10 +2,10 @@
 
 import { useLayoutEffect } from "preact/hooks";
 import { shadeDistortion } from "../colour/colourings";
+import { type Keyed, useKeyed } from "../contract/keyed";
 import type { MapPoints } from "../contract/points";
 import { state } from "../contract/state";
 import { loadThumbnails } from "../image/thumbnails";
-import { type Keyed, useKeyed } from "../sentence/keyed";
 import { hasImages } from "../shell/chosen";
 import { isDark } from "../shell/theme";
 import type { Drawn } from "./pane";

@@ -1,7 +1,7 @@
 /** Loading that knows what its newest value is of, so that an outdated one never counts as drawn. */
 
 import { useSignal } from "@preact/signals";
-import { type Loaded, useLoaded } from "../contract/loading";
+import { type Loaded, useLoaded } from "./loading";
 
 /** A load that can be asked again. */
 export interface Keyed<T> extends Loaded<T> {
