@@ -54,6 +54,10 @@ describe("lit points", () => {
     ]);
   });
 
+  it("are all as usual where the clicked point's sequence is not on the map", () => {
+    expect(lit({ point: { ...clicked, sequenceId: 9 } })).toBeNull();
+  });
+
   it("are the search's hits only while nothing is selected", () => {
     const hits = makeSet([0, 0, 0], [1, 0, 0]);
     expect(lit({ hits })).toEqual([1, 1, 0, 0, 0, 0, 0, 0]);

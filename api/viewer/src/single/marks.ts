@@ -20,13 +20,15 @@ export interface Lights {
  * 1 for each lit point; null where nothing is to be lit.
  *
  * The selection and the clicked point's sequence come first, then the picked value, then search hits.
+ * A point whose sequence is not on the map leaves all as it is.
  */
 export function markPoints(points: MapPoints, lights: Lights): Uint8Array | null {
   const test = chooseTest(points, lights);
   if (!test) return null;
   const marked = new Uint8Array(points.n);
   for (let i = 0; i < points.n; i++) marked[i] = Number(test(i));
-  return marked;
+  const isElsewhere = lights.point !== null && lights.selection === null && !marked.includes(1);
+  return isElsewhere ? null : marked;
 }
 
 type Test = (index: number) => boolean;
