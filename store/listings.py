@@ -18,6 +18,15 @@ FROM models LEFT JOIN (
 ) USING (model) ORDER BY model
 """
 
+MAPS = """
+SELECT current_maps.*, n_points FROM current_maps JOIN (
+    SELECT map_id, sum(n_queries + n_keys)::BIGINT AS n_points
+    FROM maps WHERE status = 'ok' GROUP BY map_id
+) USING (map_id)
+"""
+
+PARTS = "SELECT *, n_queries + n_keys AS n_points FROM maps"
+
 HEADS = "SELECT * FROM heads LEFT JOIN head_measures USING (model, layer, head)"
 
 
@@ -54,7 +63,9 @@ def list_maps(
     sort: Sequence[str] = (),
     every_part: bool = False,
 ) -> pa.Table:
-    """Maps with their fidelity: the columns of `maps`.
+    """Maps with their fidelity: the columns of `maps`, and n_points.
+
+    The row of a map is that of its first part, but n_points, which counts all.
 
     Args:
         atlas: to read.
@@ -62,13 +73,13 @@ def list_maps(
         filters: on any column.
         sort: as in `order_by`; ties and the default are model, layer, head, method, dims.
         every_part: give every row of `maps`, later parts and failed, dropped and replaced maps
-            too; else the rows of `current_maps`.
+            too, each with its own points; else the rows of `current_maps`.
 
     Raises:
         NotInAtlasError: there is no such model.
         QueryError: a filter or an order is wrong.
     """
-    rows = "FROM maps" if every_part else "FROM current_maps"
+    rows = PARTS if every_part else MAPS
     ties = ["model", "layer", "head", "method", "dims", "map_id", "part"]
     return _list(atlas, rows, model, filters, [*sort, *ties])
 

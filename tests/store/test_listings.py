@@ -45,6 +45,10 @@ def test_heads_are_filtered_and_sorted_by_measures(atlas: Atlas) -> None:
 def test_maps_are_the_current_ones_unless_every_part_is_asked_for(atlas: Atlas) -> None:
     current = atlas.maps("tiny")
     assert current["map_id"].to_pylist() == ["flat", "deep", "grown", "new"]
+    held = atlas.sql("SELECT map_id, count(*) AS n FROM points GROUP BY map_id").to_pylist()
+    counts = dict(zip(current["map_id"].to_pylist(), current["n_points"].to_pylist(), strict=True))
+    assert counts["grown"] == 60
+    assert counts.items() >= {row["map_id"]: row["n"] for row in held}.items()
     every = atlas.maps(every_part=True)
     assert every["map_id"].to_pylist() == ["flat", "deep", "grown", "grown", "new", "old", "broken"]
     good = atlas.maps(filters=[Filter("score_spearman", "<", -0.5)])

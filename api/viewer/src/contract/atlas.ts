@@ -218,15 +218,14 @@ export function loadSequences(
   return ask(`v1/models/${encodeURIComponent(model)}/sequences`, { ...asked }, signal);
 }
 
-/** One sequence with its whole text. */
+/** One sequence with its whole text; asked for each time, as it tells whether it is still there. */
 export async function loadSequence(
   model: string,
   sequenceId: number,
   signal?: AbortSignal,
 ): Promise<SequenceRow> {
   const path = `v1/models/${encodeURIComponent(model)}/sequences/${sequenceId}`;
-  const page = await sequences.get(path, () => ask<Page<SequenceRow>>(path), signal);
-  const [row] = page.rows;
+  const [row] = (await ask<Page<SequenceRow>>(path, {}, signal)).rows;
   if (!row) throw new Error(`the reply has no sequence ${sequenceId}`);
   return row;
 }

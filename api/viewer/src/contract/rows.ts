@@ -42,6 +42,8 @@ export interface MapRow {
   readonly joint: string;
   readonly n_queries: number;
   readonly n_keys: number;
+  /** Of all parts, as a map that grew has several; n_queries and n_keys are of the first. */
+  readonly n_points: number;
   readonly generation: number;
   readonly backend: string;
   readonly score_spearman: number | null;

@@ -60,7 +60,7 @@ function PointChoices(props: {
 }) {
   const { map: row, isBusy, run } = props;
   const places = selection.value;
-  const n = row.n_queries + row.n_keys;
+  const n = row.n_points;
   const name = `${nameFile(row)}${places ? "-selection" : ""}`;
   const isTooMany = places !== null && places.size > MOST_PLACES;
   const saveCsv = async () => saveText(await makeCsv(row, places), `${name}.csv`, "text/csv");

@@ -9,7 +9,7 @@ function describe(
   part: { box: null | [0, 1, 0, 1]; isCut: boolean },
 ) {
   const isQuery = Uint8Array.from({ length: nDrawn }, (_, i) => Number(i < 3));
-  const map = { n_queries: nAll / 2, n_keys: nAll / 2 } as MapRow;
+  const map = { n_points: nAll } as MapRow;
   return describeCount({ map, points: { n: nDrawn, isQuery } as unknown as MapPoints, part });
 }
 
@@ -24,8 +24,4 @@ it("the count tells how many of a large map are drawn, and whether zooming in sh
     /^2,500 of 10,000 points drawn.*zoom in for more$/,
   );
   expect(describe(400, 10_000, { box: [0, 1, 0, 1], isCut: false })).toMatch(/all in view$/);
-});
-
-it("the count believes the points where a map has grown beyond its row", () => {
-  expect(describe(12, 10, { box: null, isCut: false })).toBe("12 points: 3 queries, 9 keys");
 });

@@ -14,9 +14,7 @@ export function describeCount({
     const nKeys = points.n - nQueries;
     return `${write(points.n)} points: ${write(nQueries)} queries, ${write(nKeys)} keys`;
   }
-  // A map that has grown holds more points than its row says.
-  const nAll = Math.max(map.n_queries + map.n_keys, points.n);
-  const drawn = `${write(points.n)} of ${write(nAll)} points drawn`;
+  const drawn = `${write(points.n)} of ${write(map.n_points)} points drawn`;
   if (part.box === null) return `${drawn}, spread as all of them are: zoom in for more`;
   return part.isCut
     ? `${drawn}, around what is in view: zoom in for more`

@@ -111,7 +111,7 @@ function loadAhead(
 ): void {
   const at = neighbourHead(direction);
   const next = at && findVariant(variantsOf(maps, at.layer, at.head), like);
-  if (!next || next.n_queries + next.n_keys > MOST_AHEAD) return;
+  if (!next || next.n_points > MOST_AHEAD) return;
   // Whoever opens that head asks again and is told what is wrong.
   loadPoints(next, {}, signal).catch(() => undefined);
 }

@@ -20,6 +20,7 @@ function makeMap(fields: Partial<MapRow>): MapRow {
     joint: "translate",
     n_queries: 1,
     n_keys: 1,
+    n_points: 2,
     generation: 1,
     backend: "",
     score_spearman: null,
