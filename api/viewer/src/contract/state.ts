@@ -35,6 +35,15 @@ const DEFAULTS = {
   thumbnails: false,
   /** Camera of the first pane as `draw/camera.ts` writes it; empty for all in view. */
   camera: "",
+  cameraBeside: "",
+  /** The pane in which the point was clicked. */
+  clickedIn: "first" as "first" | "beside",
+  /** Entry of the legend whose points are lit; empty for none. */
+  picked: "",
+  /** Whether a clicked point's true nearest are looked for on this map alone. */
+  isOnMapOnly: true,
+  /** Part of the matrix in sight, as `matrix/sheet_view.ts` writes it; empty for all. */
+  sheet: "",
   /** Order of the matrix: empty for layers × heads, else a measure; `-` first for descending. */
   order: "",
   /** Measure that tints the cells; empty for none. */
@@ -54,6 +63,8 @@ const DEFAULTS = {
   weight: "none" as "none" | "value_norm",
   /** First query shown of a long sequence. */
   firstQuery: 0,
+  /** What a patch of an image stands for: a query, or a key. */
+  patchKind: "query" as "query" | "key",
   /** Arrows over an image: each patch to its strongest, or all flows of at least `threshold`. */
   arrows: "none" as "none" | "strongest" | "all",
   /** Percent of the image's strongest flow. */
@@ -63,6 +74,8 @@ const DEFAULTS = {
   filters: [] as readonly string[],
   /** Order of the table: a column of sequences, `-` first for descending; empty for by id. */
   sort: "",
+  /** Page of the table, as the service names it; empty for the first. */
+  cursor: "",
   sql: "",
   theme: "auto" as "auto" | "light" | "dark",
 };
@@ -154,6 +167,8 @@ const CHOICES: Partial<Record<Field, readonly unknown[]>> = {
   match: ["exact", "prefix", "substring"],
   weight: ["none", "value_norm"],
   arrows: ["none", "strongest", "all"],
+  patchKind: ["query", "key"],
+  clickedIn: ["first", "beside"],
   theme: ["auto", "light", "dark"],
 };
 
