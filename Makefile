@@ -14,11 +14,11 @@ BROWSER := tests/browser/node_modules/.package-lock.json .venv/.viewer-embedding
 # The viewer's page, and what it is built from.
 PAGE := api/viewer/dist/index.html
 PAGE_SOURCES := $(wildcard $(addprefix api/viewer/,package.json package-lock.json vite.config.ts \
-  tsconfig.json index.html)) $(shell find api/viewer/src api/viewer/public -type f)
+  tsconfig.json index.html)) $(shell find api/viewer/src api/viewer/public)
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix api/viewer
 
-.PHONY: help demo viewer test check format bench bench-maps bench-scale bench-serve bench-mosaic fuzz \
-  hostile-report pictures constraints docs clean
+.PHONY: help demo viewer test check format bench bench-maps bench-scale bench-serve bench-mosaic \
+  bench-viewer fuzz hostile-report pictures constraints docs clean
 
 help:
 	@echo "make demo                 build an atlas of MiniLM over Python's language reference"
@@ -31,6 +31,7 @@ help:
 	@echo "make bench-scale          one head's map up to a million points, over TEXT and MORE_TEXT"
 	@echo "make bench-serve          the service, beside bare DuckDB and AttentionViz's JSON, over TEXT"
 	@echo "make bench-mosaic         Mosaic's queries over HTTP, beside duckdb-server, over TEXT"
+	@echo "make bench-viewer         the viewer in Chromium, beside AttentionViz's JSON, over TEXT"
 	@echo "make fuzz                 100,000 mutated statements through gate and worker"
 	@echo "make hostile-report       the hostile statements on DuckDB 2, in an environment of its own"
 	@echo "make pictures             the pictures of the documentation, from the demo's atlas"
@@ -68,6 +69,9 @@ bench-serve: .venv/.dev .venv/.weights-smollm2
 
 bench-mosaic: .venv/.dev .venv/.weights-smollm2
 	$(BIN)/python -m bench.mosaic $(TEXT) $(MORE_TEXT)
+
+bench-viewer: .venv/.dev .venv/.weights-smollm2 $(BROWSER) $(PAGE)
+	$(BIN)/python -m bench.viewer $(TEXT) $(MORE_TEXT)
 
 fuzz: .venv/.dev
 	$(BIN)/python -m tests.api.worker_fuzz 100000

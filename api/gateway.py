@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -145,8 +145,7 @@ class Gateway:
                 return Response(status_code=204, headers=PREFLIGHT)
         if int(headers.get("content-length", "0")) > exchange.limit:
             raise _too_large(exchange.limit)
-        self._check_token(scope, headers)
-        return None
+        return self._check_token(scope, headers)
 
     def _check_host(self, headers: Headers) -> None:
         """Refuse names that are not ours: a page whose name was rebound to this address."""
@@ -173,26 +172,37 @@ class Gateway:
             raise _refuse(403, "pages of that origin may not ask; --allow-origin ORIGIN lets them")
         return None
 
-    def _check_token(self, scope: Scope, headers: Headers) -> None:
-        """Refuse requests without the token, which is compared in constant time."""
+    def _check_token(self, scope: Scope, headers: Headers) -> Response | None:
+        """Refuse requests without the token, which is compared in constant time.
+
+        Returns:
+            The way to the page for an address whose last slash was forgotten.
+        """
         token, root = self.settings.token, scope.get("root_path", "")
         path = scope["path"].removeprefix(root)
         if token is None:
-            return
+            return None
+        page_path = path
         if path.startswith("/t/"):
-            given = path.split("/", 3)[2]
+            given, slash, rest = path.removeprefix("/t/").partition("/")
+            if given and not slash:
+                return Response(
+                    status_code=307, headers={"Location": f"./{quote(given, safe='')}/"}
+                )
             scope["root_path"] = f"{root}/t/{given}"
+            page_path = slash + rest  # an old token's page asks for a new one
         else:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             given = given.strip() if scheme.lower() == "bearer" else ""
         is_known = hmac.compare_digest(given.encode(), token.encode())
-        is_open = path in (*PROBES, *PAGE) or path.startswith(PAGE_FILES)
-        if not (is_known or is_open):
-            raise _refuse(
-                401,
-                "send the token as `Authorization: Bearer TOKEN`, or ask below /t/TOKEN/",
-                {"WWW-Authenticate": "Bearer"},
-            )
+        is_open = path in PROBES or page_path in PAGE or page_path.startswith(PAGE_FILES)
+        if is_known or is_open:
+            return None
+        raise _refuse(
+            401,
+            "send the token as `Authorization: Bearer TOKEN`, or ask below /t/TOKEN/",
+            {"WWW-Authenticate": "Bearer"},
+        )
 
     async def _answer_problem(self, scope: Scope, exchange: "Exchange", error: Exception) -> None:
         """Reply to an error, or abort the connection where a reply has begun."""

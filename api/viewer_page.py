@@ -34,6 +34,11 @@ POLICY = (
 
 TYPES = {**MEDIA, ".html": HTML_UTF8, ".svg": "image/svg+xml", ".png": "image/png"}
 
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",  # who opens the page cannot steer it any more
+}
+
 Listing = tuple[tuple[str, int, int], ...]
 """Names of files relative to their folder, with the time and size that tell of a change."""
 
@@ -46,13 +51,13 @@ class BuiltFile:
     bodies: Mapping[str | None, bytes]
 
 
-@router.get("/")
+@router.api_route("/", methods=["GET", "HEAD"])
 def get_page(request: Request) -> Response:
     """The page for browsers; the links for all others, relative, as a token may precede them."""
     if not names_media_type(request, HTML):
         return Response(status_code=307, headers={"Location": "v1", "Vary": VARY})
     try:
-        return _send(request, "index.html", {"Content-Security-Policy": POLICY})
+        return _send(request, "index.html", HEADERS)
     except ViewerMissingError as error:
         status, kind, message, headers = explain(error, request.state.request_id)
         request.state.problem = kind
@@ -60,13 +65,13 @@ def get_page(request: Request) -> Response:
         return render("atlas_problem.html", status, shown, headers)
 
 
-@router.get("/assets/{name}")
+@router.api_route("/assets/{name}", methods=["GET", "HEAD"])
 def get_asset(request: Request, name: str) -> Response:
     """A file whose name changes with its content."""
     return _send(request, f"assets/{name}", {"Cache-Control": FOR_EVER})
 
 
-@router.get("/favicon.svg")
+@router.api_route("/favicon.svg", methods=["GET", "HEAD"])
 def get_icon(request: Request) -> Response:
     """The page's icon."""
     return _send(request, "favicon.svg")

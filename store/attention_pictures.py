@@ -60,7 +60,7 @@ def read_pictures(
         picture, and weights: a byte a cell, row by row; 255 is weight 1.
 
     Raises:
-        NotInAtlasError: there is no such model, layer or sequence.
+        NotInAtlasError: there is no such model, layer or sequence, or queries or keys lack it.
         LimitError: the weights would take more than `scan_bytes`.
         QueryError: max_side is out of range.
     """
@@ -71,14 +71,22 @@ def read_pictures(
         atlas.find_head(model, layer, 0)  # says what there is
     ids, keys, rows = np.array([sequence_id], np.int64), dict[int, Floats](), []
     for head, kv_head in zip(*heads.to_pydict().values(), strict=True):
-        found, _, queries = atlas.read_side("queries", model, layer, head, ids)
-        check_found(model, layer, ids, found)
+        queries = _read_found(atlas, "queries", model, layer, head, ids)
         if kv_head not in keys:
-            keys[kv_head] = atlas.read_side("keys", model, layer, head, ids)[2]
+            keys[kv_head] = _read_found(atlas, "keys", model, layer, head, ids)
         _check_size(len(queries), len(keys[kv_head]), heads.num_rows, scan_bytes)
         picture = _draw(queries, keys[kv_head], atlas.facts(model, layer, head), max_side)
         rows.append({"layer": layer, "head": head, **picture})
     return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def _read_found(
+    atlas: OpenAtlas, table: str, model: str, layer: int, head: int, ids: Ints
+) -> Floats:
+    """The vectors of one side of a head, which must hold the sequence."""
+    found, _, vectors = atlas.read_side(table, model, layer, head, ids)
+    check_found(model, layer, ids, found)
+    return vectors
 
 
 def _check_size(n_queries: int, n_keys: int, n_heads: int, scan_bytes: int | None) -> None:

@@ -169,6 +169,8 @@ def _coordinates(
         return {"missing": "no such map"}
     if not np.array_equal(fits[map_id].hashes, fits[shared].hashes):
         return {"missing": "its map is of another sample"}
+    if not len(fits[map_id].points):
+        return {"missing": "its map has no points"}
     xyz = np.stack([fits[map_id].points[name].to_numpy() for name in "xyz"[:dims]], axis=1)
     low, high = xyz.min(axis=0), xyz.max(axis=0)
     return {"low": low, "high": high, "points": _encode(xyz, low, high)}

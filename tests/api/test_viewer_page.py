@@ -69,6 +69,7 @@ def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(
     )
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
 
 
 @pytest.mark.parametrize("below", LIVE_PATHS)
@@ -126,10 +127,30 @@ def test_only_files_of_the_page_are_given(client: TestClient, dist: Path, path: 
 
 @pytest.mark.parametrize(
     "path",
-    ["/index.html", "/t/wrong/", "/t/wrong/assets/index-abc.js", "/assets", "/faviconXsvg", "/v1"],
+    ["/index.html", "/t/wrong/v1", "/t/wrong/index.html", "/assets", "/faviconXsvg", "/v1"],
 )
 def test_all_else_needs_the_token(client: TestClient, dist: Path, path: str) -> None:
     assert error_of(client.get(path, headers=BROWSER))[:2] == (401, "unauthorized")
+
+
+def test_an_old_token_gets_the_page_that_asks_for_a_new_one_and_nothing_else(
+    client: TestClient,
+) -> None:
+    page = {"Accept": "text/html"}
+    assert client.get("/t/an-old-token/", headers=page).status_code in (200, 501)
+    assert client.get("/t/an-old-token/v1/models", headers=page).status_code == 401
+    assert client.get("/t/an-old-token/healthz").status_code == 401
+
+
+def test_a_forgotten_slash_behind_the_token_is_added(client: TestClient) -> None:
+    reply = client.get("/t/a token", follow_redirects=False)
+    assert (reply.status_code, reply.headers["Location"]) == (307, "./a%20token/")
+
+
+def test_a_head_request_is_answered(client: TestClient, dist: Path) -> None:
+    for path in ("/", "/assets/index-abc.js", "/favicon.svg"):
+        reply = client.head(path, headers=BROWSER)
+        assert (reply.status_code, reply.content) == (200, b"")
 
 
 def test_a_page_that_is_built_anew_is_served_without_a_restart(

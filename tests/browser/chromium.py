@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from api.viewer_page import COMMAND, DIST
 from api.viewers import EMBEDDING_ATLAS
 
 HERE = Path(__file__).parent
@@ -127,10 +128,24 @@ def find_module(program: str) -> Path:
     return path
 
 
+def find_axe() -> Path:
+    """The script that finds faults of accessibility, or a failure that names the command."""
+    path = MODULES / "axe-core" / "axe.min.js"
+    if not path.exists():
+        _lacks("npm's axe-core", ".venv/bin/npm ci --prefix tests/browser")
+    return path
+
+
 def check_viewer() -> None:
     """Fail with the command where the viewer's site is not there."""
     if not EMBEDDING_ATLAS.is_installed:
         _lacks("Embedding Atlas", f".venv/bin/{EMBEDDING_ATLAS.command}")
+
+
+def check_page() -> None:
+    """Fail with the command where the viewer's page is not built."""
+    if not (DIST / "index.html").is_file():
+        _lacks("the viewer's page", COMMAND)
 
 
 def _lacks(what: str, command: str) -> NoReturn:

@@ -1,6 +1,10 @@
-"""The pictures of `docs/viewers.md`, taken of the demonstration's atlas by `make pictures`."""
+"""The pictures of README, `docs/viewers.md` and the viewer, by `make pictures` after `make demo`.
+
+The viewer's are taken of the demonstration's atlas, but that of Image View, of the tests' atlas.
+"""
 
 import tempfile
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +17,24 @@ from playwright.sync_api import Browser, ViewportSize
 import qkatlas
 from tests.api.own_server import running_server
 from tests.browser.chromium import HERE, drag, open_page, running_chromium
+from tests.browser.demo_atlas import find_demo_atlas
 from tests.browser.drawn_points import find_lonely_point
 from tests.browser.other_origin import bundle, serving
+from tests.browser.viewer_page import find_lonely, open_viewer
 
 SCALE = 1.5
 """Pixels of a picture to one of the page."""
 
 VIEWER_SIZE: ViewportSize = {"width": 1560, "height": 860}
+
+VIEWS: Mapping[str, dict[str, object]] = {
+    "matrix": {"search": "class", "tint": "previous_token"},
+    "single": {"layer": 0, "head": 2, "lines": True},
+    "sentence": {"layer": 0, "head": 2, "sequenceId": 18},
+}
+"""Views of the demonstration, each with its state beyond model and method."""
+
+IMAGE: dict[str, object] = {"model": "vit", "layer": 1, "head": 2, "arrows": "strongest"}
 
 SETTLE_MS = 3_000
 """Until plots have moved to where they stay."""
@@ -49,6 +64,33 @@ def take(
         ):
             take_mosaic(browser, origin, server.urls[0], shown, out / "mosaic.png")
             take_embedding_atlas(browser, server.urls[0], shown, out / "embedding-atlas.png")
+            take_viewer(browser, server.urls[0], out)
+        images = Path(scratch) / "images"
+        images.mkdir()
+        with running_server(find_demo_atlas(), images) as server:
+            take_image_view(browser, server.urls[0], out / "viewer-image.png")
+
+
+def take_viewer(browser: Browser, service: str, out: Path) -> None:
+    """Each view of the demonstration; in Single View with a point clicked."""
+    for view, fields in VIEWS.items():
+        with open_viewer(browser, service, VIEWER_SIZE) as viewer:
+            viewer.open(view, model="minilm", method="attention", **fields)
+            if view == "single":
+                points = viewer.page.locator("canvas.single-canvas:not(.single-over)")
+                viewer.page.mouse.click(*find_lonely(points))
+                viewer.page.locator(".single-overlap b").wait_for()
+                viewer.wait_drawn(view)
+            save(viewer.page.screenshot(), out / f"viewer-{view}.png")
+
+
+def take_image_view(browser: Browser, service: str, path: Path) -> None:
+    """Image View with a patch in focus."""
+    with open_viewer(browser, service, VIEWER_SIZE) as viewer:
+        viewer.open("image", **IMAGE)
+        viewer.page.locator(".image-picture canvas").click(position={"x": 200, "y": 160})
+        viewer.wait_drawn("image")
+        save(viewer.page.screenshot(), path)
 
 
 def take_mosaic(

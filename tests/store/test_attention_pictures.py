@@ -91,24 +91,38 @@ def test_a_single_strong_line_stays_visible(atlas: Atlas) -> None:
     assert cells(found)[0, 0] == 255
 
 
-def test_cross_attention_has_a_size_of_its_own_on_each_side(tmp_path: Path) -> None:
-    build_atlas(tmp_path, ordinals=[0])
-    add_model(tmp_path, "x--cross", query_model="x--decoder", key_model="tiny")
-    add_shard_row(tmp_path, "x", "x--cross", 0, "done", 1)
+def build_cross(root: Path, n_keys: int) -> None:
+    """A model of cross attention that has only the first `n_keys` keys of shard 0."""
+    build_atlas(root, ordinals=[0])
+    add_model(root, "x--cross", query_model="x--decoder", key_model="tiny")
+    add_shard_row(root, "x", "x--cross", 0, "done", 1)
     at = positions(0)
-    short = {name: values[:-8] for name, values in at.items()}
+    short = {name: values[:n_keys] for name, values in at.items()}
     for table, name, where in (("queries", "head", at), ("keys", "kv_head", short)):
         for head in range(4 if table == "queries" else 2):
             n = len(where["position"])
             columns = {**where, "vector": [[1.0] * 8] * n}
             columns |= {"value_norm": [1.0] * n} if table == "keys" else {}
             place = {"model": "x--cross", "layer": 0, name: head}
-            add_file(tmp_path, table, f"c-1-{table}{head}.parquet", columns, place)
+            add_file(root, table, f"c-1-{table}{head}.parquet", columns, place)
+
+
+def test_cross_attention_has_a_size_of_its_own_on_each_side(tmp_path: Path) -> None:
+    build_cross(tmp_path, n_keys=len(positions(0)["position"]) - 8)
     with Atlas(str(tmp_path)) as opened:
         row = read_pictures(opened, "x--cross", 0, SECOND, 3).to_pylist()[0]
     assert (row["n_queries"], row["n_keys"]) == (7, 2)
     assert (row["n_rows"], row["n_columns"]) == (3, 2)
     assert set(cells(row).ravel().tolist()) == {128}
+
+
+def test_a_sequence_without_keys_is_said_to_be_missing(tmp_path: Path) -> None:
+    build_cross(tmp_path, n_keys=positions(0)["sequence_id"].index(SECOND))
+    with (
+        Atlas(str(tmp_path)) as opened,
+        pytest.raises(NotInAtlasError, match=f"no sequence {SECOND} of x--cross at layer 0"),
+    ):
+        read_pictures(opened, "x--cross", 0, SECOND)
 
 
 def test_wrong_arguments_are_named(atlas: Atlas) -> None:

@@ -12,6 +12,9 @@ from tests.store.lake_fixture import N_HEADS, add_map_row, build_atlas
 from tests.store.map_fixture import add_map, add_points_file, map_points
 
 
+AT = {"model": "tiny", "layer": 0, "head": 0}
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Layer 0 has maps of one sample; in layer 1 head 0 has another sample, the others none."""
@@ -86,6 +89,14 @@ def test_a_joint_space_that_is_named_is_the_one_shown(tmp_path: Path) -> None:
         assert shown == {None: "moved", "lift": "lifted", "translate": "moved"}
         with pytest.raises(NotInAtlasError, match="2-D of balance, but pca in 2-D of lift, pca"):
             atlas.matrix("tiny", "pca", joint="balance")
+
+
+def test_a_map_without_points_says_so(tmp_path: Path) -> None:
+    build_atlas(tmp_path)
+    add_points_file(tmp_path, "m-m0-0-a.parquet", map_points("m0", 0, 0).slice(0, 0), **AT)
+    add_map_row(tmp_path, "m0", 0, "ok", 1, method="pca", n_queries=0, n_keys=0)
+    with Atlas(str(tmp_path)) as atlas:
+        assert atlas.matrix("tiny", "pca").heads["missing"][0].as_py() == "its map has no points"
 
 
 def test_matrix_is_kept_until_the_atlas_changes(tmp_path: Path) -> None:

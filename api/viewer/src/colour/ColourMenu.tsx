@@ -5,10 +5,12 @@ import { useEffect, useId } from "preact/hooks";
 import { useLoaded } from "../contract/loading";
 import type { ModelRow } from "../contract/rows";
 import { change, state } from "../contract/state";
+import { readColour } from "../sql/columns";
 import { type ColourChoice, listColourings } from "./colourings";
 import "../styles/colour.css";
 
 const SQL = "sql:";
+const COLUMN = "column:";
 
 /** Chooses `state.colour` among what the model's points can show. */
 export function ColourMenu({ model }: { model: ModelRow }) {
@@ -46,7 +48,9 @@ export function ColourMenu({ model }: { model: ModelRow }) {
 /** The one in the address is always a choice, also before the others are known. */
 function withCurrent(choices: readonly ColourChoice[], name: string): readonly ColourChoice[] {
   if (name === SQL || choices.some((choice) => choice.name === name)) return choices;
-  return [...choices, { name, label: name, group: "Chosen" }];
+  const column = name.startsWith(COLUMN) ? readColour(name.slice(COLUMN.length))?.column : undefined;
+  const label = column === undefined ? name : `${column} of an SQL result`;
+  return [...choices, { name, label, group: "Chosen" }];
 }
 
 function Groups({ choices }: { choices: readonly ColourChoice[] }) {

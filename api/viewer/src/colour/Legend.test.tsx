@@ -25,6 +25,17 @@ const CATEGORIES: LegendOf = {
   nOthers: 7,
 };
 
+test("two legends side by side have names of their own, and tell what is picked", () => {
+  render(
+    <Legend legend={CATEGORIES} name="second map" picked=" " onPick={vi.fn()} />,
+    document.body,
+  );
+  const name = document.querySelector("section")?.getAttribute("aria-label");
+  expect(name).toBe("Legend: token, second map");
+  const pressed = [...document.querySelectorAll("button")].map((one) => one.ariaPressed);
+  expect(pressed).toEqual(["false", "true"]);
+});
+
 test("categories are a named list of texts with counts, whatever the texts are", () => {
   const page = show(CATEGORIES);
   expect(page.querySelector("section")?.getAttribute("aria-label")).toBe("Legend: token");

@@ -6,16 +6,26 @@ import type { CategoryLegend, Legend as LegendOf, NumberLegend } from "./scale";
 import { OTHERS } from "./scale";
 import "../styles/colour.css";
 
-/** A legend; `onPick` gets the label of an entry that the user chose. */
-export function Legend(props: { legend: LegendOf; onPick?: (label: string) => void }) {
-  const { legend, onPick } = props;
+/**
+ * A legend; `onPick` gets the label of an entry that the user chose, `picked` is the one chosen.
+ *
+ * Of two side by side, `name` tells them apart for those who do not see where they are.
+ */
+export function Legend(props: {
+  legend: LegendOf;
+  name?: string | undefined;
+  picked?: string;
+  onPick?: (label: string) => void;
+}) {
+  const { legend, name, picked, onPick } = props;
+  const of = name ? `, ${name}` : "";
   return (
-    <section class="colour-legend" aria-label={`Legend: ${legend.title}`}>
+    <section class="colour-legend" aria-label={`Legend: ${legend.title}${of}`}>
       <p class="colour-title" title={legend.title}>
         {legend.title}
       </p>
       {legend.kind === "categories" ? (
-        <Categories legend={legend} onPick={onPick} />
+        <Categories legend={legend} picked={picked} onPick={onPick} />
       ) : (
         <Numbers legend={legend} />
       )}
@@ -25,16 +35,30 @@ export function Legend(props: { legend: LegendOf; onPick?: (label: string) => vo
 
 function Categories(props: {
   legend: CategoryLegend;
+  picked: string | undefined;
   onPick: ((label: string) => void) | undefined;
 }) {
-  const { legend, onPick } = props;
+  const { legend, picked, onPick } = props;
   return (
     <ul class="colour-entries">
       {legend.entries.map(({ label, css, n }) => (
-        <Entry key={label} label={label} css={css} n={n} onPick={onPick} />
+        <Entry
+          key={label}
+          label={label}
+          css={css}
+          n={n}
+          isPicked={label === picked}
+          onPick={onPick}
+        />
       ))}
       {legend.nOthers > 0 && (
-        <Entry label={OTHERS} css={null} n={legend.nOthers} onPick={undefined} />
+        <Entry
+          label={OTHERS}
+          css={null}
+          n={legend.nOthers}
+          isPicked={false}
+          onPick={undefined}
+        />
       )}
     </ul>
   );
@@ -44,9 +68,10 @@ function Entry(props: {
   label: string;
   css: string | null;
   n: number;
+  isPicked: boolean;
   onPick: ((label: string) => void) | undefined;
 }) {
-  const { label, css, n, onPick } = props;
+  const { label, css, n, isPicked, onPick } = props;
   const content = (
     <>
       <span
@@ -61,7 +86,12 @@ function Entry(props: {
   return (
     <li>
       {onPick ? (
-        <button type="button" class="colour-entry" onClick={() => onPick(label)}>
+        <button
+          type="button"
+          class="colour-entry"
+          aria-pressed={isPicked}
+          onClick={() => onPick(label)}
+        >
           {content}
         </button>
       ) : (

@@ -245,13 +245,27 @@ function makePart(ranks: readonly [number, number]) {
   return { ...points, ...axes, rank: Int32Array.from(ranks) };
 }
 
-test("norms of a part of a map are found by rank", async () => {
+test("norms of a part of a map are asked for by the box of its points", async () => {
   const map = { map_id: `map${nModels++}` } as MapRow;
-  serve(() => ({ rank: Int32Array.of(3, 5, 8), norm: [30, 50, 80] }));
-  const points = makePart([8, 3]);
-  const { texts } = await loadColouring("norm", contextOf({ map, points }));
+  serve(() => ({ norm: [80, 30] }));
+  const box = [0, 3, -2, 6];
+  const { texts } = await loadColouring("norm", contextOf({ map, box, points: makePart([8, 3]) }));
   expect([texts(0), texts(1)]).toEqual(["80", "30"]);
-  expect(decodeURIComponent(asked[0]?.url ?? "")).toContain("box=1,2,-1,5");
+  expect(decodeURIComponent(asked[0]?.url ?? "")).toContain("box=0,3,-2,6");
+});
+
+test("points of a map that has grown have their own norms, though they share ranks", async () => {
+  const map = { map_id: `map${nModels++}` } as MapRow;
+  serve(() => ({ norm: [3, 7] }));
+  const { texts } = await loadColouring("norm", contextOf({ map, points: makePart([0, 0]) }));
+  expect([texts(0), texts(1)]).toEqual(["3", "7"]);
+});
+
+test("norms of another number than the points' are refused", async () => {
+  const map = { map_id: `map${nModels++}` } as MapRow;
+  serve(() => ({ norm: [3, 7, 9] }));
+  const context = contextOf({ map, points: makePart([0, 1]) });
+  await expect(loadColouring("norm", context)).rejects.toThrow(/has changed/);
 });
 
 test("norms of a map's first points come in drawing order", async () => {

@@ -1,12 +1,13 @@
 /** Every colouring of points by its name in `state.colour`: colours, legend, and values for tooltips. */
 
-import { loadFrequencies } from "../contract/atlas";
+import { loadFrequencies, loadNorms } from "../contract/atlas";
 import { type PointSet, tokenAt } from "../contract/points";
 import type { MapRow, ModelRow } from "../contract/rows";
-import { loadPointNorms } from "./norms";
+import { readColour } from "../sql/columns";
 import { fromCss, type Rgb } from "./oklch";
 import { kindColours, othersColour } from "./palettes";
 import { type Legend, paintEach, type Scale, scaleCategories, scaleNumbers } from "./scale";
+import { loadResultValues } from "./result_values";
 import { isPunctuation, tokenLength } from "./token_text";
 import { loadSequenceValues, loadTokenValues, type Values } from "./token_values";
 
@@ -29,6 +30,8 @@ export interface ColourContext {
   readonly model: ModelRow;
   /** Null for points that several maps share, as a matrix has them. */
   readonly map: MapRow | null;
+  /** The part of the map that the points are of, as `loadPoints` was asked; null for all of it. */
+  readonly box?: readonly number[] | null;
   readonly points: PointSet;
   readonly isDark: boolean;
   readonly layer?: number;
@@ -56,7 +59,7 @@ const BY_NAME: Readonly<Record<string, Load>> = {
 
 /**
  * The colouring of a name as `state.colour` has it: a key above, or `token:<column>`, `label:<name>`,
- * `sql:<expression>`. Throws AtlasProblem, or an Error with a sentence for the user.
+ * `sql:<expression>`, `column:<name>:<sql>`. Throws AtlasProblem, or an Error with a sentence for the user.
  */
 export async function loadColouring(
   name: string,
@@ -74,6 +77,8 @@ export async function loadColouring(
       return colourLabel(rest, context, signal);
     case "sql":
       return colourSql(rest, context, signal);
+    case "column":
+      return colourResult(rest, context, signal);
     default:
       throw new Error(`There is no colouring “${name}”: choose one from the menu.`);
   }
@@ -146,7 +151,11 @@ async function colourNorm(context: ColourContext, signal?: AbortSignal): Promise
   if (!map) {
     throw new Error("The norm differs from head to head: open a head, or choose another colour.");
   }
-  return ofNumbers(await loadPointNorms(map, points, signal), "norm", context.isDark);
+  const norms = await loadNorms(map, context.box ?? null, signal);
+  if (norms.length !== points.n) {
+    throw new Error("The map has changed since its points were loaded: load the page again.");
+  }
+  return ofNumbers(Float64Array.from(norms), "norm", context.isDark);
 }
 
 function colourTokenLength(context: ColourContext): Colouring {
@@ -264,6 +273,18 @@ async function colourSql(
     expression,
     context.isDark,
   );
+}
+
+/** By a column of an SQL result, whose rows say which points they are of. */
+async function colourResult(
+  text: string,
+  context: ColourContext,
+  signal?: AbortSignal,
+): Promise<Colouring> {
+  const result = readColour(text);
+  if (!result) throw new Error("The link is damaged: choose a colour from the menu.");
+  const { model, points, isDark } = context;
+  return ofValues(await loadResultValues(model, points, result, signal), result.column, isDark);
 }
 
 /** An SQL name, whatever characters it has. */

@@ -101,10 +101,15 @@ export function loadPoints(
   return clouds.get(writeUrl(path, parameters), load, signal);
 }
 
-/** The norms of the vectors of a map's points, in the order of `loadPoints`. */
-export async function loadNorms(map: MapRow, signal?: AbortSignal): Promise<Float32Array> {
+/** The norms of the vectors of a map's points, in the order of `loadPoints` with the same box. */
+export async function loadNorms(
+  map: MapRow,
+  box: readonly number[] | null = null,
+  signal?: AbortSignal,
+): Promise<Float32Array> {
   const path = `v1/maps/${encodeURIComponent(map.map_id)}/points`;
-  const parameters = { columns: "norm", max_points: MOST_POINTS, limit: MOST_POINTS };
+  const counts = { max_points: MOST_POINTS, limit: MOST_POINTS };
+  const parameters = { columns: "norm", ...counts, box: box?.join(",") };
   const load = async () => {
     const table = await askArrow(path, parameters);
     const values = table.getChild("norm")?.toArray() as ArrayLike<number | null>;

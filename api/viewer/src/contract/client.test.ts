@@ -70,6 +70,27 @@ describe("a question", () => {
     expect(fetch).toHaveBeenCalledTimes(2);
   });
 
+  test("waits no longer than it can be seen to wait", async () => {
+    const fetch = answer(
+      () => refusal(429, "busy", { "Retry-After": "99999" }),
+      () => json("done"),
+    );
+    const asked = ask("v1");
+    await vi.advanceTimersByTimeAsync(5_100);
+    expect(await asked).toBe("done");
+    expect(fetch).toHaveBeenCalledTimes(2);
+  });
+
+  test("says so where another answered in the server's place, or the reply was damaged", async () => {
+    const page = { headers: { "Content-Type": "text/html" } };
+    answer(
+      () => new Response("<!doctype html>", page),
+      () => new Response("{"),
+    );
+    await expect(ask("v1")).rejects.toThrow(/is a web page/);
+    await expect(ask("v1")).rejects.toMatchObject({ kind: "damaged_reply" });
+  });
+
   test("is given up where the server stays busy", async () => {
     answer(() => refusal(429, "busy"));
     const asked = expect(ask("v1")).rejects.toMatchObject({ status: 429, kind: "busy" });

@@ -60,7 +60,7 @@ export async function ask<T>(
     { headers: { Accept: "application/json" } },
     signal,
   );
-  return JSON.parse(toText(reply)) as T;
+  return decode(reply, () => JSON.parse(toText(reply)) as T);
 }
 
 /** Ask for an Arrow table; integers come as numbers, as ids are below 2^53. */
@@ -70,7 +70,7 @@ export async function askArrow(
   signal?: AbortSignal,
 ): Promise<Table> {
   const reply = await send(writeUrl(path, parameters), { headers: { Accept: ARROW } }, signal);
-  return tableFromIPC(new Uint8Array(reply.body), { useDate: true });
+  return readTable(reply);
 }
 
 /** Ask SQL for an Arrow table. Values go as parameters (`$name`), never into the text. */
@@ -81,7 +81,7 @@ export async function askSql(
   maxRows?: number,
 ): Promise<Answer> {
   const reply = await postSql(sql, parameters, "arrow", signal, maxRows);
-  const table = tableFromIPC(new Uint8Array(reply.body), { useDate: true });
+  const table = readTable(reply);
   return { table, isTruncated: reply.headers.get("X-Truncated") === "true" };
 }
 
@@ -128,7 +128,8 @@ async function send(url: string, init: RequestInit, signal?: AbortSignal): Promi
   for (let attempt = 0; ; attempt++) {
     const reply = await sendOnce(url, options);
     if (reply.status === 429 && attempt < RETRIES_WHEN_BUSY) {
-      await wait(1_000 * (Number(reply.headers.get("Retry-After")) || 1), signal);
+      const asked = 1_000 * (Number(reply.headers.get("Retry-After")) || 1);
+      await wait(Math.min(asked, LONGEST_WAIT_MS), signal);
       continue;
     }
     if (reply.status >= 400) throw readProblem(reply);
@@ -152,6 +153,22 @@ async function sendOnce(url: string, init: RequestInit): Promise<Received> {
     }
     connection.value = "lost";
     await wait(pause, init.signal ?? undefined);
+  }
+}
+
+function readTable(reply: Received): Table {
+  return decode(reply, () => tableFromIPC(new Uint8Array(reply.body), { useDate: true }));
+}
+
+/** What a body says, or a problem in words: what stands between may send its own page, or cut. */
+function decode<T>(reply: Received, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    const isPage = reply.headers.get("Content-Type")?.startsWith("text/html") ?? false;
+    const found = isPage ? "is a web page" : `came damaged (${(error as Error).message})`;
+    const message = `the reply ${found}: something between here and the server may be at fault`;
+    throw new AtlasProblem(reply.status, "damaged_reply", message);
   }
 }
 

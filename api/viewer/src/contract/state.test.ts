@@ -75,7 +75,7 @@ function makeFields(random: () => number) {
     weight: one(["none", "value_norm"] as const),
     firstQuery: whole(),
     arrows: one(["none", "strongest", "all"] as const),
-    threshold: whole(),
+    threshold: one([0, 50, 100]),
     patchKind: one(["query", "key"] as const),
     clickedIn: one(["first", "beside"] as const),
     cameraBeside: one(TEXTS),

@@ -172,12 +172,15 @@ const CHOICES: Partial<Record<Field, readonly unknown[]>> = {
   theme: ["auto", "light", "dark"],
 };
 
+const PERCENT: ReadonlySet<unknown> = new Set(Array.from({ length: 101 }, (_, i) => i));
+
 function isLike(name: Field, value: unknown): boolean {
   const usual = DEFAULTS[name];
   const choices = CHOICES[name];
   if (choices) return choices.includes(value);
   if (name === "selector") return value === null || isSelector(value);
   if (name === "point") return true;
+  if (name === "threshold") return PERCENT.has(value);
   if (Array.isArray(usual)) return Array.isArray(value) && value.every(isElementOf(name));
   if (typeof usual === "number") return Number.isSafeInteger(value) && (value as number) >= -1;
   return typeof value === typeof usual;

@@ -51,6 +51,9 @@ const RADIANS_A_PIXEL = 0.008;
 const SMALLEST_SPAN = 1e-9;
 const LARGEST_SPAN = 1e9;
 const DIGITS = 6;
+/** Decimals of a coordinate where the span is 1: a thirtieth of a pixel or less. */
+const DECIMALS = 4;
+const MOST_DECIMALS = 20;
 
 /** The camera that has all points in view. */
 export function fitCamera(cloud: Cloud): Camera {
@@ -240,10 +243,21 @@ export function boxOf(camera: Camera2, size: Size): [number, number, number, num
 
 /** `x,y,span` in 2-D, `x,y,z,yaw,pitch,span` in 3-D. */
 export function writeCamera(camera: Camera): string {
-  const { x, y, span } = camera;
+  const round = (value: number) => Number(value.toPrecision(DIGITS));
+  const span = round(camera.span);
+  const centre = centreOf(camera).map((value) => roundWithin(value, span));
   const numbers =
-    camera.dims === 2 ? [x, y, span] : [x, y, camera.z, camera.yaw, camera.pitch, span];
-  return numbers.map((value) => String(Number(value.toPrecision(DIGITS)))).join(",");
+    camera.dims === 2
+      ? [...centre.slice(0, 2), span]
+      : [...centre, round(camera.yaw), round(camera.pitch), span];
+  return numbers.join(",");
+}
+
+/** A coordinate to a small part of a pixel where a picture shows `span`, however far from 0. */
+export function roundWithin(value: number, span: number): number {
+  const decimals = Math.ceil(DECIMALS - Math.log10(span));
+  if (decimals < 0) return Math.round(value);
+  return Number(value.toFixed(Math.min(MOST_DECIMALS, decimals)));
 }
 
 /** The camera that such a text tells; null where it is malformed or of other dimensions. */

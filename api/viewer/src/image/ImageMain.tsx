@@ -1,8 +1,7 @@
 /** The picture of an image with its attention, the choice of flows, and the patch in focus. */
 
-import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { useMemo } from "preact/hooks";
+import { useEffect, useMemo } from "preact/hooks";
 import { continuousPalette } from "../colour/palettes";
 import { imageUrl, loadAttention, loadTokens } from "../contract/atlas";
 import { useKeyed } from "../contract/keyed";
@@ -43,6 +42,7 @@ type FlowChoice = typeof state.arrows.value;
 
 /** What the picture is drawn from. */
 interface Seen {
+  readonly id: number;
   readonly image: HTMLImageElement;
   readonly tokens: readonly TokenRow[];
 }
@@ -63,24 +63,28 @@ export function ImageMain(props: {
       loadImage(imageUrl(model.model, id)),
       loadTokens(model.query_model, id, signal),
     ]);
-    return { image, tokens };
+    return { id, image, tokens };
   });
-  const attention = useKeyed(`${at.model} ${at.layer} ${at.head} ${id} ${weight}`, (signal) =>
-    loadAttention(at, id, { weight }, signal),
-  );
+  const place = `${at.model} ${at.layer} ${at.head}`;
+  const attention = useKeyed(`${place} ${id} ${weight}`, async (signal) => ({
+    id,
+    loaded: await loadAttention(at, id, { weight }, signal),
+  }));
   useNoted(note, "image", seen.isLoading);
   useNoted(note, "attention", attention.isLoading);
   const hideSpecial = state.hideSpecial.value;
+  // Another head's stays until this one's is there; another image's never does.
+  const own = attention.value?.id === id ? attention.value.loaded : null;
   const weights = useMemo(() => {
     const hiding = { hidden: [], hideSpecial, hideFirst: false };
-    return attention.value && arrange(attention.value, hiding).weights;
-  }, [attention.value, hideSpecial]);
+    return own && arrange(own, hiding).weights;
+  }, [own, hideSpecial]);
   const failed = seen.problem ? seen : attention;
   return (
     <div class="image-main">
-      <div class="image-pane">
+      <div class="image-pane" data-outdated={attention.isLoading ? "yes" : undefined}>
         {failed.problem && <Problem problem={failed.problem} retry={failed.retry} />}
-        {seen.value && weights && (
+        {seen.value?.id === id && weights && (
           <Patches seen={seen.value} weights={weights} sequence={sequence} />
         )}
       </div>
@@ -93,7 +97,11 @@ function Patches(props: { seen: Seen; weights: Weights; sequence: SequenceRow })
   const { seen, weights, sequence } = props;
   const id = sequence.sequence_id;
   const lit = useLit(id);
-  const side = useSignal<Kind>(state.point.peek()?.kind ?? "query");
+  const side = state.patchKind.value;
+  useEffect(() => {
+    const point = state.point.peek(); // one clicked in another view may be of the other kind
+    if (point?.sequenceId === id) change({ patchKind: point.kind });
+  }, [id]);
   const least = state.threshold.value / 100;
   const { layer, whole, n } = useLayer(seen.tokens, weights, lit, state.arrows.value, least);
   const { grid, focus, heat } = layer;
@@ -103,15 +111,15 @@ function Patches(props: { seen: Seen; weights: Weights; sequence: SequenceRow })
       <div class="image-controls">
         <Choice
           label="A patch counts as"
-          value={side.value}
+          value={side}
           options={[
             { value: "query", label: "query: what it attends to" },
             { value: "key", label: "key: what attends to it" },
           ]}
-          onChange={(next) => {
-            side.value = next;
+          onChange={(patchKind) => {
             const point = state.point.peek();
-            if (point?.sequenceId === id) change({ point: { ...point, kind: next } });
+            const isHere = point?.sequenceId === id;
+            change({ patchKind, point: isHere ? { ...point, kind: patchKind } : point });
           }}
         />
         <FlowMenu whole={whole} n={n} />
@@ -120,11 +128,11 @@ function Patches(props: { seen: Seen; weights: Weights; sequence: SequenceRow })
         image={seen.image}
         layer={layer}
         sequenceId={id}
-        side={side.value}
+        side={side}
         text={nameImage(sequence)}
       />
       <Focus grid={grid} focus={focus} heat={heat} />
-      <Others grid={grid} heat={heat} focus={focus} side={side.value} sequenceId={id} />
+      <Others grid={grid} heat={heat} focus={focus} side={side} sequenceId={id} />
     </>
   );
 }

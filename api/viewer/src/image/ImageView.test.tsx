@@ -32,6 +32,8 @@ const WEIGHTS = [
   [0.6, 0.3, 0.1],
 ];
 
+/** Replies to paths that hold this text wait until it is empty. */
+let held = "";
 let version = "0";
 let stop: () => void;
 let root: HTMLElement;
@@ -46,6 +48,7 @@ function reply(path: string): unknown {
   if (path.startsWith("v1/maps?")) return page();
   if (path.includes("/sequences?")) return { ...page(sequence), n_matches: 1 };
   if (path.endsWith("/sequences/4")) return page(sequence);
+  if (path.endsWith("/sequences/5")) return page({ ...sequence, sequence_id: 5 });
   if (path.includes("/tokens?")) return page(...TOKENS);
   if (path.includes("/attention?")) return { queries: TOKENS, keys: TOKENS, weights: WEIGHTS };
   throw new Error(`nobody answers ${path}`);
@@ -60,8 +63,10 @@ async function open(address: string): Promise<void> {
 }
 
 beforeEach(() => {
+  held = "";
   version = String(Number(version) + 1);
   vi.stubGlobal("fetch", async (url: string) => {
+    await vi.waitUntil(() => held === "" || !url.includes(held));
     return new Response(JSON.stringify(reply(url)), { headers: { "X-Atlas-Version": version } });
   });
   root = document.createElement("div");
@@ -97,6 +102,37 @@ test("a patch as key tells who attends to it, and CLS stands beside the picture"
   await vi.waitFor(() => expect(words()).toContain("key row 0, column 0 ← row 0, column 1 .300"));
   const chips = [...root.querySelectorAll(".image-others button")];
   expect(chips.map((chip) => chip.textContent)).toEqual(["CLS .250"]);
+});
+
+test("what a patch counts as stands in the address, and a point clicked elsewhere decides", async () => {
+  await open("view=image&model=photos&patchKind=key");
+  const menu = () =>
+    [...root.querySelectorAll("select")].find(
+      (one) => one.value === "key" || one.value === "query",
+    );
+  await vi.waitFor(() => expect(menu()?.value).toBe("key"));
+  press("ArrowRight");
+  await vi.waitFor(() => expect(words()).toContain("key row 0, column 0"));
+  press("Enter");
+  const select = menu();
+  if (!select) throw new Error("there is a menu");
+  select.value = "query";
+  select.dispatchEvent(new Event("change", { bubbles: true }));
+  expect(state.patchKind.value).toBe("query");
+  expect(state.point.value).toEqual({ kind: "query", sequenceId: 4, position: 1 });
+  render(null, root);
+  await open("view=image&model=photos&point=k:4:1");
+  await vi.waitFor(() => expect(menu()?.value).toBe("key"));
+});
+
+test("weights of another image never lie over the one in sight", async () => {
+  await open("view=image&model=photos&sequenceId=4");
+  await vi.waitFor(() => expect(words()).toContain("1 × 2 patches"));
+  held = "/attention?";
+  state.sequenceId.value = 5;
+  await vi.waitFor(() => expect(root.querySelector(".image-picture")).toBeNull());
+  held = "";
+  await vi.waitFor(() => expect(words()).toContain("1 × 2 patches"));
 });
 
 test("without CLS the rest is scaled anew", async () => {

@@ -2,10 +2,18 @@ import type { ReadonlySignal } from "@preact/signals";
 import { Legend } from "../colour/Legend";
 import { state } from "../contract/state";
 import { measures } from "../shell/chosen";
-import { MEASURES } from "../shell/figures";
+import { explainFigure, FIGURES } from "../shell/figures";
 import { openHead } from "../shell/open_head";
 import { Problem } from "../shell/Problem";
-import { MAP_FIGURES, median, nameValue, readValue, writeValue } from "./cell_values";
+import {
+  explainValue,
+  labelFigure,
+  MAP_FIGURES,
+  median,
+  nameValue,
+  readValue,
+  writeValue,
+} from "./cell_values";
 import type { MarkCount } from "./marks";
 import type { Cell, Scene } from "./scene";
 
@@ -29,10 +37,8 @@ export function MatrixAside(props: { scene: Scene; pointed: ReadonlySignal<numbe
   );
 }
 
-const SUMMARY = [
-  { name: "score_spearman", ideal: "−1" },
-  { name: "top_key_recall_3", ideal: "1" },
-] as const;
+/** The first two of a map tell whether its distances are scores. */
+const SUMMARY = FIGURES.slice(0, 2);
 
 function FidelitySummary({ scene }: { scene: Scene }) {
   const { matrix, cells } = scene;
@@ -47,12 +53,12 @@ function FidelitySummary({ scene }: { scene: Scene }) {
         {nMaps} of {matrix.heads.length} heads, {matrix.points.n.toLocaleString("en")} points each
       </p>
       <dl>
-        {SUMMARY.map(({ name, ideal }) => (
-          <div key={name}>
-            <dt>median {name}</dt>
+        {SUMMARY.map((figure) => (
+          <div key={figure.name} title={explainFigure(figure)}>
+            <dt>median {figure.label}</dt>
             <dd>
-              {writeValue(median(cells.map((cell) => readValue(`map.${name}`, cell.facts))))}{" "}
-              <span class="matrix-note">(ideal {ideal})</span>
+              {writeValue(median(cells.map((cell) => readValue(`map.${figure.name}`, cell.facts))))}{" "}
+              <span class="matrix-note">(ideal {String(figure.ideal).replace("-", "−")})</span>
             </dd>
           </div>
         ))}
@@ -131,8 +137,8 @@ function Values(props: { cell: Cell; caption: string; names: readonly string[] }
       <tbody>
         {rows.map(({ name, value }) => (
           <tr key={name}>
-            <th scope="row" title={MEASURES[name]}>
-              {name.startsWith("map.") ? name.slice(4) : name}
+            <th scope="row" title={explainValue(name)}>
+              {labelFigure(name)}
             </th>
             <td>{writeValue(value)}</td>
           </tr>

@@ -7,13 +7,16 @@ import { openHead } from "../shell/open_head";
 import { useShortcut } from "../shell/shortcuts";
 import { isDark } from "../shell/theme";
 import { Cells } from "./Cells";
-import { readValue, writeValue } from "./cell_values";
+import { labelFigure, readValue, writeValue } from "./cell_values";
+import { followSheet } from "./follow_sheet";
 import { followGestures } from "./gestures";
 import { saveMatrix } from "./matrix_picture";
 import { type Cell, type Scene, sum } from "./scene";
 import { Stage } from "./stage";
 
 const STEP = 1.5;
+/** The figure beside every head: its fidelity. */
+const RHO = "map.score_spearman";
 const LIGHT_GROUND = [1, 1, 1];
 const DARK_GROUND = [0.114, 0.129, 0.145];
 
@@ -38,11 +41,13 @@ export function MatrixGrid(props: GridProps) {
   const hovered = useSignal<Hovered | null>(null);
   const latest = useRef(scene);
   latest.current = scene;
+  const rest = useRef(() => {});
   const open = (index: number) => {
     const at = latest.current.cells[index]?.facts.at;
+    rest.current(); // so that the step back leads to what was left
     if (at) openHead(at);
   };
-  const { stage, refs } = useStage(props, hovered, latest, open);
+  const { stage, refs } = useStage(props, hovered, latest, { open, rest });
   useKeys(stage, latest, pointed);
   const reveal = (index: number) => {
     const cell = latest.current.cells[index];
@@ -88,7 +93,7 @@ function useStage(
   { scene, row, pointed, drawn, failure }: GridProps,
   hovered: Signal<Hovered | null>,
   latest: { readonly current: Scene },
-  open: (index: number) => void,
+  { open, rest }: { open: (index: number) => void; rest: { current: () => void } },
 ) {
   const refs = {
     viewport: useRef<HTMLDivElement>(null),
@@ -105,7 +110,7 @@ function useStage(
     if (!parts) return;
     let made: Stage;
     try {
-      made = new Stage(parts, row.model);
+      made = new Stage(parts);
     } catch (error) {
       failure.value = error as Error;
       return;
@@ -122,8 +127,11 @@ function useStage(
       open: (column, line) => open(find(column, line)),
     });
     const stopPicture = registerPicture(() => saveMatrix(made, latest.current, row.model));
+    const following = followSheet(made);
+    rest.current = following.rest;
     stage.value = made;
     return () => {
+      following.stop();
       stopGestures();
       stopPicture();
       made.dispose();
@@ -223,7 +231,7 @@ function Tip(props: { scene: Scene; hovered: Signal<Hovered | null>; stage: Stag
   const cell = at && scene.cells[at.index];
   if (!at || !cell) return null;
   const { width, height } = stage?.size ?? { width: 0, height: 0 };
-  const fidelity = readValue("map.score_spearman", cell.facts) ?? cell.head?.scoreSpearman ?? null;
+  const fidelity = readValue(RHO, cell.facts) ?? cell.head?.scoreSpearman ?? null;
   return (
     <div
       class="matrix-tip"
@@ -235,7 +243,7 @@ function Tip(props: { scene: Scene; hovered: Signal<Hovered | null>; stage: Stag
       {cell.described.map((text) => (
         <span key={text}>{text}</span>
       ))}
-      <span>{cell.head?.missing ?? `score_spearman ${writeValue(fidelity)}`}</span>
+      <span>{cell.head?.missing ?? `${labelFigure(RHO)} ${writeValue(fidelity)}`}</span>
       {cell.found && <span>{sum(cell.found)} hits</span>}
       {state.selector.value && cell.selected && <span>{sum(cell.selected)} selected</span>}
     </div>

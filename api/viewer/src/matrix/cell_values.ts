@@ -2,6 +2,7 @@
 
 import { findMap } from "../contract/atlas";
 import type { HeadRow, MapRow } from "../contract/rows";
+import { explainFigure, findFigure, MEASURES, writeSigned } from "../shell/figures";
 import type { LayerHead } from "../shell/open_head";
 
 /** Which map of each head is meant. */
@@ -84,22 +85,31 @@ export function listNames(
   return [...figures, ...measures].map((value) => ({ value, label: nameValue(value) }));
 }
 
-/** `fidelity: score_spearman` of a map, or the measure as the tables name it. */
+/** `fidelity: ρ` of a map, or the measure as the tables name it. */
 export function nameValue(name: string): string {
-  return name.startsWith(OF_MAP) ? `fidelity: ${name.slice(OF_MAP.length)}` : name;
+  return name.startsWith(OF_MAP) ? `fidelity: ${labelFigure(name)}` : name;
+}
+
+/** `ρ` for `map.score_spearman`, as beside a map of its own; else the measure's name. */
+export function labelFigure(name: string): string {
+  if (!name.startsWith(OF_MAP)) return name;
+  const column = name.slice(OF_MAP.length);
+  return findFigure(column)?.label ?? column;
+}
+
+/** What such a name means, with the column that holds it; undefined where nobody says. */
+export function explainValue(name: string): string | undefined {
+  if (!name.startsWith(OF_MAP)) return MEASURES[name];
+  const figure = findFigure(name.slice(OF_MAP.length));
+  return figure ? explainFigure(figure) : undefined;
 }
 
 /** A number in three significant digits, short enough for a cell. */
 export function writeValue(value: number | null): string {
   if (value === null) return "–";
   const size = Math.abs(value);
-  if (size !== 0 && (size < 0.001 || size >= 100_000)) return signed(value.toExponential(1));
-  return signed(size >= 100 ? value.toFixed(0) : value.toFixed(size >= 10 ? 1 : 2));
-}
-
-function signed(text: string): string {
-  // What rounds to zero has no sign.
-  return Number(text) === 0 ? text.replace("-", "") : text.replaceAll("-", "−");
+  if (size !== 0 && (size < 0.001 || size >= 100_000)) return writeSigned(value.toExponential(1));
+  return writeSigned(size >= 100 ? value.toFixed(0) : value.toFixed(size >= 10 ? 1 : 2));
 }
 
 /** The middle of those values that are there; null for none. */

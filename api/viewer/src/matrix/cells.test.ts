@@ -3,7 +3,16 @@ import type { MatrixHead } from "../contract/atlas";
 import { PlaceSet } from "../contract/places";
 import type { PointSet } from "../contract/points";
 import type { HeadRow, MapRow } from "../contract/rows";
-import { gatherFacts, listNames, median, readValue, writeValue } from "./cell_values";
+import {
+  explainValue,
+  gatherFacts,
+  labelFigure,
+  listNames,
+  MAP_FIGURES,
+  median,
+  readValue,
+  writeValue,
+} from "./cell_values";
 import { countMarks, joinMarks, markPoints } from "./marks";
 import { makeTint } from "./tint";
 
@@ -106,9 +115,24 @@ describe("figures of a cell", () => {
 
   it("offers only figures that some map has", () => {
     expect(listNames(facts, ["entropy"]).map((one) => one.label)).toEqual([
-      "fidelity: score_spearman",
+      "fidelity: ρ",
       "entropy",
     ]);
+  });
+
+  it("names figures of maps as Single View does, and says which column each is", () => {
+    expect(MAP_FIGURES.map((name) => labelFigure(`map.${name}`))).toEqual([
+      "ρ",
+      "top key",
+      "content ρ",
+      "content top key",
+      "trust",
+      "continuity",
+      "held-out ρ",
+      "held-out top key",
+    ]);
+    for (const name of MAP_FIGURES) expect(explainValue(`map.${name}`)).toContain(`${name}: `);
+    expect(labelFigure("score_spearman")).toBe("score_spearman");
   });
 
   it("takes the median of what is there", () => {

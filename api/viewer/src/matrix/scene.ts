@@ -69,6 +69,7 @@ export function useMatrix(row: ModelRow | null, round: number): Loaded<Matrix> {
 export function useScene(row: ModelRow, matrix: Matrix | null): Scene {
   const facts = useFacts(row, matrix);
   const { sheet, tint } = useOrderAndTint(facts);
+  const shown = `${state.order.value} ${state.tint.value}`;
   const points = matrix?.points ?? null;
   const found = useMemo(() => points && markPoints(points, hits.value), [points, hits.value]);
   const selected = useMemo(
@@ -78,7 +79,8 @@ export function useScene(row: ModelRow, matrix: Matrix | null): Scene {
   const marks = useMemo(() => joinMarks(found, selected), [found, selected]);
   const cells = useMemo(
     () => makeCells({ facts, matrix, sheet, tint, found, selected }),
-    [facts, matrix, sheet, tint, found, selected],
+    // The names too: two tints without values are equal, but not what cells say of them.
+    [facts, matrix, sheet, tint, found, selected, shown],
   );
   const colouring = useColouring(row, matrix);
   return useMemo(

@@ -5,8 +5,12 @@ import {
   keepInSight,
   largestCell,
   panSheet,
+  partOf,
+  readPart,
   revealCell,
   type SheetView,
+  viewOf,
+  writePart,
   zoomSheet,
 } from "./sheet_view";
 
@@ -71,6 +75,34 @@ describe("view of the cells", () => {
     expect(far.left + EXTENT.nColumns * far.cell).toBeCloseTo(SIZE.width);
     const other = keepInSight(far, { nColumns: 2, nRows: 1 }, SIZE);
     expect(cellAt(other, { nColumns: 2, nRows: 1 }, 5, 5)).toEqual({ column: 0, row: 0 });
+  });
+
+  it("comes back from the address as it was left, within a tenth of a pixel", () => {
+    let view = zoomSheet(fitSheet(EXTENT, SIZE), EXTENT, SIZE, { px: 700, py: 400 }, 3.3);
+    view = panSheet(view, EXTENT, SIZE, -123, 45);
+    const text = writePart(partOf(view, EXTENT, SIZE));
+    const again = viewOf(readPart(text), EXTENT, SIZE);
+    for (const side of ["left", "top", "cell"] as const) {
+      expect(Math.abs(again[side] - view[side])).toBeLessThan(0.1);
+    }
+    expect(writePart(partOf(again, EXTENT, SIZE))).toBe(text);
+  });
+
+  it("shows the same cells in the middle of another screen", () => {
+    const view = zoomSheet(fitSheet(EXTENT, SIZE), EXTENT, SIZE, { px: 480, py: 300 }, 4);
+    const phone = { width: 330, height: 420 };
+    const there = viewOf(partOf(view, EXTENT, SIZE), EXTENT, phone);
+    const mid = cellAt(view, EXTENT, SIZE.width / 2, SIZE.height / 2);
+    expect(cellAt(there, EXTENT, phone.width / 2, phone.height / 2)).toEqual(mid);
+  });
+
+  it("is empty in the address for all cells, and all cells for what is malformed", () => {
+    expect(writePart(partOf(fitSheet(EXTENT, SIZE), EXTENT, SIZE))).toBe("");
+    for (const text of ["", "1,2", "1,2,0", "1,2,x", "1,2,3,4", "1.2.3,4,5", "Infinity,1,1"]) {
+      expect(viewOf(readPart(text), EXTENT, SIZE)).toEqual(fitSheet(EXTENT, SIZE));
+    }
+    const far = viewOf(readPart("-1000000,1000000,9000"), EXTENT, SIZE);
+    expect(far).toEqual(keepInSight(far, EXTENT, SIZE));
   });
 
   it("shows the whole cell that gets the focus", () => {

@@ -9,6 +9,15 @@ export interface SheetView {
   readonly cell: number;
 }
 
+/** The part in sight as any screen can show it. */
+export interface SheetPart {
+  /** What lies in the middle of the viewport, in cells from the sheet's corner. */
+  readonly column: number;
+  readonly row: number;
+  /** Width of a cell; 1 where all cells just fit. */
+  readonly zoom: number;
+}
+
 /** How many cells there are each way. */
 export interface Extent {
   readonly nColumns: number;
@@ -26,6 +35,42 @@ export function fitSheet(extent: Extent, size: Size): SheetView {
   const high = size.height / Math.max(1, extent.nRows);
   const cell = Math.max(NARROWEST, Math.min(wide, high, WIDEST_FITTED));
   return { left: 0, top: 0, cell };
+}
+
+/** The part that a view shows; null for all cells as they are fitted. */
+export function partOf(view: SheetView, extent: Extent, size: Size): SheetPart | null {
+  const whole = fitSheet(extent, size);
+  const isLike = (a: number, b: number) => Math.abs(a - b) < 0.01;
+  const isPlaced = isLike(view.left, whole.left) && isLike(view.top, whole.top);
+  if (isPlaced && isLike(view.cell, whole.cell)) return null;
+  return {
+    column: (size.width / 2 - view.left) / view.cell,
+    row: (size.height / 2 - view.top) / view.cell,
+    zoom: view.cell / whole.cell,
+  };
+}
+
+/** The view that shows a part, or as much like it as the screen can; all cells for null. */
+export function viewOf(part: SheetPart | null, extent: Extent, size: Size): SheetView {
+  const whole = fitSheet(extent, size);
+  if (part === null) return whole;
+  const cell = clamp(part.zoom * whole.cell, whole.cell, largestCell(extent, size));
+  const left = size.width / 2 - part.column * cell;
+  const top = size.height / 2 - part.row * cell;
+  return keepInSight({ left, top, cell }, extent, size);
+}
+
+/** `column,row,zoom` for the address; empty for all cells. */
+export function writePart(part: SheetPart | null): string {
+  if (part === null) return "";
+  return [part.column, part.row, part.zoom].map((value) => Number(value.toFixed(4))).join(",");
+}
+
+/** The part that such a text names; null for all cells, as for what is malformed. */
+export function readPart(text: string): SheetPart | null {
+  if (!/^-?[\d.]+,-?[\d.]+,[\d.]+$/.test(text)) return null;
+  const [column = Number.NaN, row = Number.NaN, zoom = Number.NaN] = text.split(",").map(Number);
+  return Number.isFinite(column + row + zoom) && zoom > 0 ? { column, row, zoom } : null;
 }
 
 /** How large a cell can get. */

@@ -6,11 +6,12 @@ import { MatrixGL } from "./matrix_gl";
 import type { Sheet } from "./order";
 import {
   type Extent,
-  fitSheet,
-  keepInSight,
   panSheet,
+  partOf,
   revealCell,
+  type SheetPart,
   type SheetView,
+  viewOf,
   zoomSheet,
 } from "./sheet_view";
 
@@ -24,9 +25,6 @@ export interface Parts {
   readonly rows: HTMLElement;
 }
 
-/** Where each model's matrix was left, while the page lives. */
-const left = new Map<string, SheetView>();
-
 const NOTHING: Extent = { nColumns: 1, nRows: 1 };
 const MOST_RATIO = 2;
 
@@ -36,27 +34,36 @@ export class Stage {
   readonly #observer: ResizeObserver;
   #size: Size;
   #extent: Extent = NOTHING;
-  #view: SheetView | null;
+  #part: SheetPart | null = null;
   #frame = 0;
   #ground: readonly number[] = [1, 1, 1];
   /** Called after each frame that showed points. */
   onDrawn: () => void = () => {};
+  /** Called after each move by the user. */
+  onMoved: () => void = () => {};
 
-  constructor(
-    readonly parts: Parts,
-    private readonly model: string,
-  ) {
+  constructor(readonly parts: Parts) {
     this.#gl = new MatrixGL(parts.canvas);
     this.#gl.onRestored = () => this.redraw();
     this.#size = sizeOf(parts.viewport);
-    this.#view = left.get(model) ?? null;
     this.#observer = new ResizeObserver(() => this.#resize());
     this.#observer.observe(parts.viewport);
   }
 
-  /** The part in sight. */
+  /** Where the part in sight lies in the viewport. */
   get view(): SheetView {
-    return this.#view ?? fitSheet(this.#extent, this.#size);
+    return viewOf(this.#part, this.#extent, this.#size);
+  }
+
+  /** The part in sight; null for all cells. */
+  get part(): SheetPart | null {
+    return this.#part;
+  }
+
+  /** Show a part, which no user moved to. */
+  show(part: SheetPart | null): void {
+    this.#part = part;
+    this.#apply();
   }
 
   /** CSS pixels of the viewport. */
@@ -84,7 +91,6 @@ export class Stage {
   /** How many cells there are, known before their points. */
   setExtent(extent: Extent): void {
     this.#extent = extent;
-    if (this.#view) this.#view = keepInSight(this.#view, extent, this.#size);
     this.#apply();
   }
 
@@ -97,24 +103,23 @@ export class Stage {
 
   /** Zoom about a point of the viewport. */
   zoom(px: number, py: number, factor: number): void {
-    this.#show(zoomSheet(this.view, this.#extent, this.#size, { px, py }, factor));
+    this.#move(zoomSheet(this.view, this.#extent, this.#size, { px, py }, factor));
   }
 
   /** Move by pixels. */
   pan(dx: number, dy: number): void {
-    this.#show(panSheet(this.view, this.#extent, this.#size, dx, dy));
+    this.#move(panSheet(this.view, this.#extent, this.#size, dx, dy));
   }
 
   /** Bring a cell into sight. */
   reveal(column: number, row: number): void {
-    this.#show(revealCell(this.view, this.#extent, this.#size, column, row));
+    this.#move(revealCell(this.view, this.#extent, this.#size, column, row));
   }
 
   /** All cells in sight again. */
   fit(): void {
-    this.#view = null;
-    left.delete(this.model);
-    this.#apply();
+    this.show(null);
+    this.onMoved();
   }
 
   /** Draw in the next frame. */
@@ -139,15 +144,13 @@ export class Stage {
     this.#gl.dispose();
   }
 
-  #show(view: SheetView): void {
-    this.#view = view;
-    left.set(this.model, view);
-    this.#apply();
+  #move(view: SheetView): void {
+    this.show(partOf(view, this.#extent, this.#size));
+    this.onMoved();
   }
 
   #resize(): void {
     this.#size = sizeOf(this.parts.viewport);
-    if (this.#view) this.#view = keepInSight(this.#view, this.#extent, this.#size);
     this.#apply();
   }
 

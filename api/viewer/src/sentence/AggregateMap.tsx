@@ -3,7 +3,7 @@
 import { useMemo } from "preact/hooks";
 import type { MeanAttentionRow } from "../contract/rows";
 import { state } from "../contract/state";
-import { type Averages, hideFirstKey, makeAverages } from "./averages";
+import { type Averages, cropAverages, hideFirstKey, makeAverages } from "./averages";
 import { type Heat, HeatMap } from "./HeatMap";
 import type { Spot } from "./hovering";
 import type { Reach } from "./reach";
@@ -12,15 +12,18 @@ import { showWeight } from "./token_text";
 /** The averages as a heat map; what is hovered is said with the number of sequences behind it. */
 export function AggregateMap(props: {
   rows: readonly MeanAttentionRow[];
+  /** Positions of the sequence beside: later ones are not drawn, so that cells are as large. */
+  nTokens: number;
+  isOutdated: boolean;
   hidesFirst: boolean;
   reach: Reach | null;
   lit: Spot | null;
 }) {
-  const { rows, hidesFirst, reach, lit } = props;
+  const { rows, nTokens, hidesFirst, reach, lit } = props;
   const averages = useMemo(() => {
     const made = makeAverages(rows);
-    return hidesFirst ? hideFirstKey(made) : made;
-  }, [rows, hidesFirst]);
+    return cropAverages(hidesFirst ? hideFirstKey(made) : made, nTokens);
+  }, [rows, nTokens, hidesFirst]);
   const heat: Heat = useMemo(() => {
     const { weights, nPositions } = averages;
     return { weights, nKeys: nPositions, firstQuery: 0, reach };
@@ -28,7 +31,10 @@ export function AggregateMap(props: {
   const n = averages.nPositions;
   const label = `Attention averaged by position over sequences, ${n} by ${n} positions`;
   return (
-    <figure class="sentence-figure sentence-aggregate">
+    <figure
+      class="sentence-figure sentence-aggregate"
+      data-outdated={props.isOutdated ? "yes" : undefined}
+    >
       <h3>Averaged by position</h3>
       {n === 0 ? <p>No sequence has attention here.</p> : null}
       <HeatMap heat={heat} label={label} lit={lit} />

@@ -24,6 +24,7 @@ export function HeadStrip(props: { model: ModelRow; sequenceId: number; note: No
       <h3>All heads</h3>
       <p class="sentence-hint">
         Queries down, keys across; a click opens the head. Opacity is the square root of the weight.
+        Always of plain attention: hiding and value norm do not apply here.
       </p>
       <div class="sentence-strip-layers">
         {layers.map((layer) => (
@@ -56,7 +57,7 @@ function LayerRow(props: {
     loadAttentionPictures(model, layer, sequenceId, MOST_SIDE, signal),
   );
   useNoted(note, `layer ${layer}`, inSight === null || loaded.isLoading);
-  const pictures = loaded.value ?? [];
+  const pictures = loaded.isLoading ? [] : (loaded.value ?? []); // never of another sequence
   return (
     <section class="sentence-strip-layer" ref={row} aria-label={`Layer ${layer}`}>
       <span class="sentence-strip-name">L{layer}</span>

@@ -32,27 +32,32 @@ export function SentenceMain(props: {
 }) {
   const { model, sequence, note } = props;
   const { attention, averages, shown } = useArranged(model, sequence, note);
+  const isOutdated = attention.isLoading;
   const head = headRow.value;
   const reach = useMemo(() => makeReach(head), [head]);
   const lit = useLit(sequence.sequence_id);
-  usePicture(shown, reach, sequence);
+  usePicture(isOutdated ? null : shown, reach, sequence);
   return (
     <div class="sentence-main">
       {shown && shown.queries.length > 0 && (
         <Texts model={model} sequence={sequence} shown={shown} lit={lit} note={note} />
       )}
       <div class="sentence-panes">
-        <div class="sentence-pane">
+        <div class="sentence-pane" data-outdated={isOutdated ? "yes" : undefined}>
           {attention.problem && <Problem problem={attention.problem} retry={attention.retry} />}
           {shown && <Listing shown={shown} sequence={sequence} lit={lit} />}
         </div>
         <div class="sentence-side">
           <div class="sentence-pane sentence-maps">
-            {shown && shown.queries.length > 0 && <Matrix shown={shown} reach={reach} lit={lit} />}
+            {shown && shown.queries.length > 0 && (
+              <Matrix shown={shown} reach={reach} lit={lit} isOutdated={isOutdated} />
+            )}
             {averages.problem && <Problem problem={averages.problem} retry={averages.retry} />}
             {averages.value && (
               <AggregateMap
                 rows={averages.value}
+                nTokens={Math.max(sequence.n_tokens, shown?.keys.length ?? 0)}
+                isOutdated={averages.isLoading}
                 hidesFirst={state.hideFirst.value}
                 reach={reach}
                 lit={lit}
@@ -67,16 +72,23 @@ export function SentenceMain(props: {
   );
 }
 
-/** What is loaded of a sequence in the head in sight, arranged as the state wants it. */
+/**
+ * What is loaded of a sequence in the head in sight, arranged as the state wants it.
+ *
+ * While another head loads, the former one's is kept; that of another sequence never is, since its
+ * tokens would stand beside this one's text and be pinned under this one's id.
+ */
 function useArranged(model: ModelRow, sequence: SequenceRow, note: NoteBusy) {
   const id = sequence.sequence_id;
   const at = { model: model.model, layer: state.layer.value, head: state.head.value };
   const firstQuery = Math.max(0, state.firstQuery.value);
   const weight = state.weight.value;
   const place = `${at.model} ${at.layer} ${at.head}`;
-  const attention = useKeyed(`${place} ${id} ${firstQuery} ${weight}`, (signal) =>
-    loadAttention(at, id, { weight, firstQuery, nQueries: WINDOW }, signal),
-  );
+  const attention = useKeyed(`${place} ${id} ${firstQuery} ${weight}`, async (signal) => ({
+    id,
+    loaded: await loadAttention(at, id, { weight, firstQuery, nQueries: WINDOW }, signal),
+  }));
+  const own = attention.value?.id === id ? attention.value.loaded : null;
   const most = countPositions(sequence.n_tokens);
   const averages = useKeyed(`${place} ${most}`, (signal) => loadMeanAttention(at, most, signal));
   useNoted(note, "attention", attention.isLoading);
@@ -87,8 +99,8 @@ function useArranged(model: ModelRow, sequence: SequenceRow, note: NoteBusy) {
     hideFirst: state.hideFirst.value,
   };
   const shown = useMemo(
-    () => attention.value && arrange(attention.value, hiding),
-    [attention.value, hiding.hidden, hiding.hideSpecial, hiding.hideFirst],
+    () => own && arrange(own, hiding),
+    [own, hiding.hidden, hiding.hideSpecial, hiding.hideFirst],
   );
   return { attention, averages, shown };
 }
@@ -186,12 +198,17 @@ function Windows(props: { shown: Arrangement; n: number }) {
   );
 }
 
-function Matrix(props: { shown: Arrangement; reach: Reach | null; lit: Spot | null }) {
-  const { shown, reach, lit } = props;
+function Matrix(props: {
+  shown: Arrangement;
+  reach: Reach | null;
+  lit: Spot | null;
+  isOutdated: boolean;
+}) {
+  const { shown, reach, lit, isOutdated } = props;
   const heat = useMemo(() => toHeat(shown, reach), [shown, reach]);
   const n = `${shown.queries.length} queries by ${shown.keys.length} keys`;
   return (
-    <figure class="sentence-figure sentence-matrix">
+    <figure class="sentence-figure sentence-matrix" data-outdated={isOutdated ? "yes" : undefined}>
       <h3>This sequence</h3>
       <HeatMap heat={heat} label={`Attention of this sequence, ${n}`} lit={lit} />
       <figcaption>Queries down, keys across; opacity is the square root of the weight.</figcaption>

@@ -25,9 +25,10 @@ export function SentenceText(props: {
   );
   useNoted(props.note, `text of ${side}`, loaded.isLoading);
   if (loaded.problem) return <Problem problem={loaded.problem} retry={loaded.retry} />;
-  const tokens = (loaded.value ?? []).slice(shown.first, shown.end);
+  const all = loaded.isLoading ? [] : (loaded.value ?? []); // never those of another sequence
+  const tokens = all.slice(shown.first, shown.end);
   const spans = cutText(sequence.text ?? "", tokens);
-  const isCut = tokens.length < (loaded.value?.length ?? 0);
+  const isCut = tokens.length < all.length;
   return (
     <section class="sentence-text" aria-label={props.title}>
       <span class="sentence-text-title">
@@ -40,7 +41,7 @@ export function SentenceText(props: {
         tabIndex={0}
         onPointerLeave={() => hover(null)}
       >
-        {loaded.value && spans.length === 0 && <em>{explainNone(sequence, tokens)}</em>}
+        {!loaded.isLoading && spans.length === 0 && <em>{explainNone(sequence, tokens)}</em>}
         {spans.map((span, i) => (
           <TextPiece key={`${sequence.sequence_id} ${i}`} span={span} side={side} lit={lit} />
         ))}

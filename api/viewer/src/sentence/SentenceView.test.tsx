@@ -15,9 +15,14 @@ const MODEL = {
 };
 const HOSTILE = '<img src=x onerror="alert(1)">';
 const TOKENS = ["[CLS]", HOSTILE, "\n"];
+/** Of another sequence, 6. */
+const OTHERS = ["a", "bc"];
+const OTHER = { model: "tiny", sequence_id: 6, n_tokens: 2, text: "a bc", labels: {} };
 const SEQUENCE = { model: "tiny", sequence_id: 5, n_tokens: 3, text: `${HOSTILE}\n`, labels: {} };
 
 let isGone = false;
+/** Replies to paths that hold this text wait until it is empty. */
+let held = "";
 let asked: string[] = [];
 let stop: () => void;
 let root: HTMLElement;
@@ -35,6 +40,14 @@ function reply(path: string): unknown {
   if (path.startsWith("v1/maps?")) return page();
   if (path.includes("/sequences?")) return { ...page(SEQUENCE), n_matches: 1 };
   if (path.endsWith("/sequences/5")) return page(SEQUENCE);
+  if (path.endsWith("/sequences/6")) return page(OTHER);
+  if (path.includes("/sequences/6/tokens?")) {
+    const spans = [
+      { char_start: 0, char_end: 1 },
+      { char_start: 2, char_end: 4 },
+    ];
+    return page(...OTHERS.map((token, i) => ({ ...place(token, i), ...spans[i] })));
+  }
   if (path.includes("/tokens?")) {
     const ends = [null, HOSTILE.length, HOSTILE.length + 1];
     return page(
@@ -47,6 +60,14 @@ function reply(path: string): unknown {
   }
   if (path.includes("/mean_attention?"))
     return page({ query_position: 0, key_position: 0, weight: 1, n_sequences: 3 });
+  if (path.includes("/attention?") && path.includes("sequence_id=6")) {
+    const places = OTHERS.map(place);
+    const weights = [
+      [1, 0],
+      [0.4, 0.6],
+    ];
+    return { version: "1", queries: places, keys: places, weights };
+  }
   if (path.includes("/attention?")) {
     const places = TOKENS.map(place);
     const weights = [
@@ -61,6 +82,7 @@ function reply(path: string): unknown {
 
 async function answer(path: string): Promise<Response> {
   asked.push(path);
+  await vi.waitUntil(() => held === "" || !path.includes(held));
   if (isGone && path.endsWith("/sequences/5")) {
     const error = { kind: "not_found", message: "no sequence 5 of tiny" };
     return new Response(JSON.stringify({ error }), { status: 404 });
@@ -73,6 +95,7 @@ let version = "0";
 
 beforeEach(async () => {
   isGone = false;
+  held = "";
   asked = [];
   version = String(Number(version) + 1);
   vi.stubGlobal("fetch", (url: string) => answer(url));
@@ -179,4 +202,38 @@ test("lists are one tab stop each, walked by arrow keys", async () => {
   keys()[0]?.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown", bubbles: true }));
   expect(document.activeElement).toBe(keys()[1]);
   await vi.waitFor(() => expect(keys().map((key) => key.tabIndex)).toEqual([-1, 0, -1]));
+});
+
+test("tokens of another sequence never stand beside the text of the one in sight", async () => {
+  await open();
+  held = "/attention?";
+  state.sequenceId.value = 6;
+  await vi.waitFor(() => expect(asked.some((path) => path.includes("sequence_id=6"))).toBe(true));
+  await vi.waitFor(() => expect(keys()).toEqual([]));
+  expect(root.querySelector(".sentence-text")).toBeNull();
+  expect(root.querySelector(".sentence-view")?.getAttribute("data-drawn")).toBe("no");
+  held = "/tokens?";
+  await vi.waitFor(() => expect(keys().map((key) => key.textContent)).toHaveLength(2));
+  expect(root.querySelector(".sentence-piece")).toBeNull();
+  expect(root.querySelector(".sentence-text em")).toBeNull();
+  held = "";
+  await vi.waitFor(() => expect(root.querySelector(".sentence-text p")?.textContent).toBe("a bc"));
+});
+
+test("weights of the former head are marked as such until those of this one are there", async () => {
+  await open();
+  const pane = () => root.querySelector(".sentence-pane");
+  expect(pane()?.getAttribute("data-outdated")).toBeNull();
+  held = "/attention?";
+  state.head.value = 1;
+  await vi.waitFor(() => expect(pane()?.getAttribute("data-outdated")).toBe("yes"));
+  expect(keys().length).toBe(3);
+  held = "";
+  await vi.waitFor(() => expect(pane()?.getAttribute("data-outdated")).toBeNull());
+});
+
+test("the strip says that hiding and value norm do not apply to it", async () => {
+  await open();
+  const words = root.querySelector(".sentence-strip")?.textContent;
+  expect(words).toContain("hiding and value norm do not apply here");
 });

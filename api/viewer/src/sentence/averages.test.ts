@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { describeAverage } from "./AggregateMap";
-import { countPositions, hideFirstKey, makeAverages } from "./averages";
+import { countPositions, cropAverages, hideFirstKey, makeAverages } from "./averages";
 
 const ROWS = [
   { query_position: 0, key_position: 0, weight: 1, n_sequences: 200 },
@@ -34,6 +34,17 @@ test("a row or a column in focus is told by its strongest cell", () => {
 
 test("the first key is hidden as in the sentence", () => {
   expect(hideFirstKey(makeAverages(ROWS)).weights).toEqual([
+    [0, 0],
+    [0, 1],
+  ]);
+});
+
+test("only as many positions as the sequence has are drawn, hidden ones scaled before", () => {
+  const cropped = cropAverages(makeAverages(ROWS), 1);
+  expect(cropped.weights).toEqual([[1]]);
+  expect(cropped.nPositions).toBe(1);
+  expect(describeAverage(cropped, { query: 1, key: 0 })).toBe("Averages end at position 0.");
+  expect(cropAverages(hideFirstKey(makeAverages(ROWS)), 9).weights).toEqual([
     [0, 0],
     [0, 1],
   ]);

@@ -33,6 +33,16 @@ export function makeAverages(rows: readonly MeanAttentionRow[]): Averages {
   return { weights, counts, nPositions: n };
 }
 
+/** The first positions alone, as many as the sequence beside has; weights stay as they are. */
+export function cropAverages(averages: Averages, nTokens: number): Averages {
+  const n = Math.min(averages.nPositions, nTokens);
+  return {
+    weights: averages.weights.slice(0, n).map((row) => row.slice(0, n)),
+    counts: averages.counts.slice(0, n).map((row) => row.subarray(0, n)),
+    nPositions: n,
+  };
+}
+
 /** The same without the first key, rows scaled anew. */
 export function hideFirstKey(averages: Averages): Averages {
   return { ...averages, weights: renormalise(averages.weights, new Set([0])) };

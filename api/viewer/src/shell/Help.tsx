@@ -4,7 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { ask } from "../contract/client";
 import { useLoaded } from "../contract/loading";
 import { hasImages, listedVersion, measures, model } from "./chosen";
-import { type ColumnRow, FIDELITY, loadColumns, MEASURES } from "./figures";
+import { type ColumnRow, FIGURES, HELD_OUT, loadColumns, MEASURES } from "./figures";
 import { Problem } from "./Problem";
 import { type Shortcut, shortcuts } from "./shortcuts";
 import { VIEW_NAMES } from "./title";
@@ -136,11 +136,14 @@ function nameKey(key: string): string {
 function Figures() {
   const columns = useLoaded((signal) => loadColumns("maps", signal), []);
   const known = measures.value.filter((name) => MEASURES[name] !== undefined);
+  const figures = [...FIGURES, ...HELD_OUT].map(
+    ({ name, label }) => [`${label} (${name})`, findMeaning(columns.value, name)] as const,
+  );
   return (
     <Section title="Figures">
       <h4>How far a map can be trusted</h4>
       {columns.problem && <Problem problem={columns.problem} />}
-      <Terms terms={FIDELITY.map((name) => [name, findMeaning(columns.value, name)])} />
+      <Terms terms={figures} />
       <h4>Measures of heads</h4>
       <Terms terms={known.map((name) => [name, MEASURES[name] ?? ""])} />
     </Section>

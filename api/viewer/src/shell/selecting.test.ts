@@ -51,15 +51,28 @@ afterEach(() => {
 });
 
 test("a table of places selects both kinds where it names none", () => {
-  const both = readPlaces(tableFromArrays({ sequence_id: [1], position: [2] }));
+  const both = readPlaces(tableFromArrays({ sequence_id: [1], position: [2] }), MODEL as never);
   expect([...both.places()].map(writePlace)).toEqual(["k:1:2", "q:1:2"]);
   const table = tableFromArrays({ kind: ["key", "query"], sequence_id: [1, 3], position: [2, 4] });
-  expect([...readPlaces(table).places()].map(writePlace)).toEqual(["k:1:2", "q:3:4"]);
+  const named = readPlaces(table, MODEL as never);
+  expect([...named.places()].map(writePlace)).toEqual(["k:1:2", "q:3:4"]);
+});
+
+test("a row without a sequence or a position selects nothing, nor does one of another model", () => {
+  const places = readPlaces(
+    tableFromArrays({
+      model: ["a", "a", "b", null, "a"],
+      sequence_id: [null, 1, 1, 1, 4],
+      position: [0, null, 1, 1, 5],
+    }),
+    MODEL as never,
+  );
+  expect([...places.places()].map(writePlace)).toEqual(["k:4:5", "q:4:5"]);
 });
 
 test("a table without places says what it needs", () => {
   const table = tableFromArrays({ token: ["a"] });
-  expect(() => readPlaces(table)).toThrow(/sequence_id and position, not only token/);
+  expect(() => readPlaces(table, MODEL as never)).toThrow(/sequence_id and position, not only token/);
 });
 
 test("sequences of a link are selected with all their tokens", async () => {

@@ -7,6 +7,7 @@ import { PlaceSet } from "../contract/places";
 import type { ModelRow } from "../contract/rows";
 import { hits, selection } from "../contract/selection";
 import { type Selector, state } from "../contract/state";
+import { findSides } from "../sql/sides";
 import { model } from "./chosen";
 import { say } from "./toasts";
 
@@ -28,15 +29,15 @@ export async function findPlaces(
       const { table, isTruncated } = await askSql(selector.sql, {}, aborted);
       if (isTruncated)
         say("The query gives more rows than one reply holds: only the first are selected.");
-      return readPlaces(table);
+      return readPlaces(table, of);
     }
     default:
       return null; // of the map's points, or of the search
   }
 }
 
-/** The places that a table names, of both kinds where it has no column `kind`. */
-export function readPlaces(table: Table): PlaceSet {
+/** The places of a model that a table names, of both kinds where it has no column `kind`. */
+export function readPlaces(table: Table, of: ModelRow): PlaceSet {
   const names = table.schema.fields.map((field) => field.name);
   for (const name of ["sequence_id", "position"]) {
     if (!names.includes(name)) {
@@ -48,13 +49,14 @@ export function readPlaces(table: Table): PlaceSet {
   const places = new PlaceSet();
   const sequences = table.getChild("sequence_id");
   const positions = table.getChild("position");
-  const kinds = names.includes("kind") ? table.getChild("kind") : null;
+  const find = (name: string) => (names.includes(name) ? table.getChild(name) : undefined);
+  const [kinds, models] = [find("kind"), find("model")];
   for (let i = 0; i < table.numRows; i++) {
-    const kind = kinds?.at(i);
-    const sequenceId = Number(sequences.at(i));
-    const position = Number(positions.at(i));
-    if (kind !== "key") places.add(1, sequenceId, position);
-    if (kind !== "query") places.add(0, sequenceId, position);
+    const [sequenceId, position] = [sequences.at(i), positions.at(i)];
+    if (sequenceId === null || position === null) continue; // names no token
+    const { isQuery, isKey } = findSides({ kind: kinds?.at(i), model: models?.at(i) }, of);
+    if (isQuery) places.add(1, Number(sequenceId), Number(position));
+    if (isKey) places.add(0, Number(sequenceId), Number(position));
   }
   return places;
 }
@@ -70,7 +72,9 @@ async function findTokens(
 ): Promise<PlaceSet> {
   const places = new PlaceSet();
   for (const side of new Set([of.query_model, of.key_model])) {
-    const { table } = await askSql(TOKENS, { model: side, ids }, aborted);
+    const { table, isTruncated } = await askSql(TOKENS, { model: side, ids }, aborted);
+    if (isTruncated)
+      say("The sequences have more tokens than one reply holds: only the first are selected.");
     for (let i = 0; i < table.numRows; i++) {
       const sequenceId = Number(table.getChild("sequence_id").at(i));
       const position = Number(table.getChild("position").at(i));
@@ -112,10 +116,10 @@ export function followSelector(): () => void {
   };
 }
 
-/** What a selection hangs on: polygons and SQL select the same places in every model. */
+/** What a selection hangs on: polygons select the same places in every model. */
 function writeKey(selector: Selector | null, row: ModelRow | null): string {
   if (selector === null) return "";
-  const isOfModel = selector.by === "sequence";
+  const isOfModel = selector.by === "sequence" || selector.by === "sql";
   return `${isOfModel ? row?.model : ""} ${JSON.stringify(selector)}`;
 }
 

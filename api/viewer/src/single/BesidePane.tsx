@@ -7,9 +7,9 @@ import { useKeyed } from "../contract/keyed";
 import type { MapRow, ModelRow } from "../contract/rows";
 import { change, state } from "../contract/state";
 import { models } from "../shell/chosen";
+import { NumberChoice } from "../shell/HeadMenu";
 import { Problem } from "../shell/Problem";
 import { Choice } from "../shell/Toolbar";
-import { IndexChoice } from "./HeadSteps";
 import { MapPane } from "./MapPane";
 import { NoMap } from "./NoMap";
 import { besidePane } from "./pane";
@@ -70,7 +70,10 @@ function showBeside(map: MapRow): void {
 
 function CloseButton() {
   return (
-    <button type="button" onClick={() => change({ beside: "" })}>
+    <button
+      type="button"
+      onClick={() => change({ beside: "", cameraBeside: "", clickedIn: "first" })}
+    >
       Close
     </button>
   );
@@ -94,13 +97,13 @@ function BesideMenus(props: {
         options={models.value.map((row: ModelRow) => row.model)}
         onChange={(model) => change({ beside: writeTarget({ ...target, model }) })}
       />
-      <IndexChoice
+      <NumberChoice
         label="Layer"
         value={target.layer}
         of={[...new Set([target.layer, ...maps.map((one) => one.layer)])]}
         onChange={(layer) => go({ layer })}
       />
-      <IndexChoice
+      <NumberChoice
         label="Head"
         value={target.head}
         of={[...new Set([target.head, ...ofLayer])]}

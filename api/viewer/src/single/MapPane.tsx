@@ -1,11 +1,11 @@
 /** One map with its points, what lies over them and what it says about itself. */
 
-import { useComputed, useSignal } from "@preact/signals";
+import { useComputed } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { Legend } from "../colour/Legend";
 import type { MapRow, ModelRow } from "../contract/rows";
-import { state } from "../contract/state";
+import { change, state } from "../contract/state";
 import { Problem } from "../shell/Problem";
 import { Busy } from "../shell/Toolbar";
 import { describeCount } from "./counts";
@@ -35,31 +35,29 @@ export function MapPane(props: {
 }) {
   const { pane, model, map, heading } = props;
   const elements = useElements();
-  const picked = useSignal<string | null>(null);
   const { scene, problem } = useScene(pane, elements);
   const shown = useDrawn(pane, model, map);
   const drawn = shown.value;
+  // What is on the canvas may be of the map before, which is not to be read under this one's name.
+  const own = drawn?.map.map_id === map.map_id ? drawn : null;
   useColours(scene, drawn);
   useCamera(pane, scene, map, drawn);
-  useMarks(scene, drawn, picked.value);
+  useMarks(scene, drawn, state.picked.value || null);
   const lines = useLines(scene, drawn);
   const sprites = useSprites(scene, drawn);
   const at = useMapGestures(pane, scene, elements.over);
   const failure = problem ?? shown.problem;
   const isReady = drawn !== null && !shown.isLoading && !lines.isLoading && !sprites.isLoading;
   useShownKey(pane, scene, isReady, failure !== null);
-  useEffect(() => {
-    picked.value = null; // a value of another colouring
-  }, [state.colour.value]);
-  const pick = (label: string) => {
-    picked.value = picked.value === label ? null : label;
-  };
-  const isEmptyMap = drawn?.points.n === 0 && drawn.part.box === null;
+  const isEmptyMap = own?.points.n === 0 && own.part.box === null;
+  const isStale = drawn !== null && own === null;
   return (
-    <section class="single-pane" aria-label={describe(model, map)}>
+    <section class="single-pane" aria-label={describe(pane, model, map)}>
       <header class="single-pane-head">{heading}</header>
       <Fidelity map={map} />
-      <div class="single-frame" ref={elements.frame} data-tool={toolOf(pane)}>
+      <div class="single-frame" ref={elements.frame} data-tool={toolOf(pane)}
+        data-stale={isStale ? "yes" : "no"}
+      >
         <canvas class="single-canvas" ref={elements.canvas} />
         {/* biome-ignore lint/a11y/noInteractiveElementToNoninteractiveRole: it takes the pointer and keys */}
         <canvas
@@ -67,7 +65,7 @@ export function MapPane(props: {
           ref={elements.over}
           tabIndex={0}
           role="application"
-          aria-label={`${describe(model, map)}. ${HOW}`}
+          aria-label={`${describe(pane, model, map)}. ${HOW}`}
         />
         <Busy isLoading={shown.isLoading || lines.isLoading || sprites.isLoading} what="the map" />
         {failure && (
@@ -78,20 +76,34 @@ export function MapPane(props: {
         {isEmptyMap && !failure && (
           <p class="single-instead single-nothing">This map has no points.</p>
         )}
-        {drawn && <PointTooltip pane={pane} drawn={drawn} at={at} />}
-        {drawn && (
-          <div class="single-legend">
-            <Legend legend={drawn.colouring.legend} onPick={pick} />
-            {!drawn.colouring.usesKind && <p class="single-quiet">● query ◇ key</p>}
-            {state.distortion.value && drawn.points.distortion && (
-              <p class="single-quiet">paler: the map is wrong here</p>
-            )}
-          </div>
-        )}
+        {own && <PointTooltip pane={pane} drawn={own} at={at} />}
+        {own && <Key pane={pane} drawn={own} />}
       </div>
-      {drawn && <Count drawn={drawn} />}
-      <Notes drawn={drawn} lines={lines} spritesProblem={sprites.problem} />
+      {own && <Count drawn={own} />}
+      <Notes drawn={own} lines={lines} spritesProblem={sprites.problem} />
     </section>
+  );
+}
+
+/** What colours and shapes say. */
+function Key({ pane, drawn }: { pane: Pane; drawn: Drawn }) {
+  const { colouring, points } = drawn;
+  const pick = (label: string) => {
+    change({ picked: state.picked.peek() === label ? "" : label });
+  };
+  return (
+    <div class="single-legend">
+      <Legend
+        legend={colouring.legend}
+        name={pane.name === "first" ? undefined : "second map"}
+        picked={state.picked.value}
+        onPick={pick}
+      />
+      {!colouring.usesKind && <p class="single-quiet">● query ◇ key</p>}
+      {state.distortion.value && points.distortion && (
+        <p class="single-quiet">paler: the map is wrong here</p>
+      )}
+    </div>
   );
 }
 
@@ -107,8 +119,9 @@ function toolOf(pane: Pane): string {
   return useComputed(() => (pane.outline.value.length > 0 ? "outline" : "move")).value;
 }
 
-function describe(model: ModelRow, map: MapRow): string {
-  return `Map of ${model.model}, layer ${map.layer}, head ${map.head}, ${map.method}, ${map.dims}-D`;
+function describe(pane: Pane, model: ModelRow, map: MapRow): string {
+  const what = pane.name === "first" ? "Map" : "Second map, map";
+  return `${what} of ${model.model}, layer ${map.layer}, head ${map.head}, ${map.method}, ${map.dims}-D`;
 }
 
 /** Tell the pane what is on its canvas, once it is there. */

@@ -1,6 +1,5 @@
 /** Two lists side by side: who is nearest in the head's own space, and who on the map. */
 
-import { useSignal } from "@preact/signals";
 import { useMemo } from "preact/hooks";
 import { loadNearest } from "../contract/atlas";
 import { AtlasProblem } from "../contract/client";
@@ -8,8 +7,9 @@ import { useKeyed } from "../contract/keyed";
 import { type Place, writePlace } from "../contract/places";
 import { placeAt, tokenAt } from "../contract/points";
 import type { NearestRow } from "../contract/rows";
-import { change } from "../contract/state";
+import { change, state } from "../contract/state";
 import { shortToken } from "../sentence/token_text";
+import { models } from "../shell/chosen";
 import { Problem } from "../shell/Problem";
 import { Toggle } from "../shell/Toolbar";
 import { countShared, findMapNeighbours, findPlaces, type MapNeighbours } from "./neighbours";
@@ -23,9 +23,10 @@ const N_SEARCHED = 5_000;
 /** The true neighbours of a place and those on the map, and how many they share. */
 export function NearestLists(props: { drawn: Drawn; place: Place; index: number }) {
   const { drawn, place, index } = props;
-  const isOnMapOnly = useSignal(false);
   const { points, map } = drawn;
-  const k = isOnMapOnly.value ? N_SEARCHED : N_SHOWN;
+  const isSample = holdsFewer(drawn);
+  const isOnMapOnly = isSample && state.isOnMapOnly.value;
+  const k = isOnMapOnly ? N_SEARCHED : N_SHOWN;
   const loaded = useKeyed(JSON.stringify([map.model, map.layer, map.head, place, k]), (signal) =>
     loadNearest(map, place, k, signal),
   );
@@ -37,18 +38,18 @@ export function NearestLists(props: { drawn: Drawn; place: Place; index: number 
   const others = other === "key" ? "keys" : "queries";
   const rows = loaded.isLoading ? null : loaded.value;
   const found = useMemo(() => locate(drawn, other, rows ?? []), [drawn, other, rows]);
-  const truly = found.filter((one) => !isOnMapOnly.value || one.index >= 0).slice(0, N_SHOWN);
+  const truly = found.filter((one) => !isOnMapOnly || one.index >= 0).slice(0, N_SHOWN);
   return (
     <div class="single-neighbours">
       {!loaded.problem && <Overlap truly={truly} near={near} isLoading={rows === null} />}
-      <Toggle
-        label="Only those on this map"
-        value={isOnMapOnly.value}
-        onChange={(value) => {
-          isOnMapOnly.value = value;
-        }}
-        title={`Look among the ${N_SEARCHED.toLocaleString("en")} nearest of the whole head for those on this map`}
-      />
+      {isSample && (
+        <Toggle
+          label="Only those on this map"
+          value={isOnMapOnly}
+          onChange={(value) => change({ isOnMapOnly: value })}
+          title={`Look among the ${N_SEARCHED.toLocaleString("en")} nearest of the whole head for those on this map`}
+        />
+      )}
       <div class="single-lists">
         <section aria-label={`True nearest ${others}`}>
           <h3>True nearest {others}</h3>
@@ -65,7 +66,11 @@ export function NearestLists(props: { drawn: Drawn; place: Place; index: number 
               </Row>
             ))}
           </ol>
-          {rows && truly.length === 0 && <p class="single-quiet">None is on this map.</p>}
+          {rows && truly.length === 0 && (
+            <p class="single-quiet">
+              None of the {rows.length.toLocaleString("en")} nearest is on this map.
+            </p>
+          )}
         </section>
         <section aria-label={`Nearest ${others} on the map`}>
           <h3>Nearest {others} on the map</h3>
@@ -91,6 +96,12 @@ export function NearestLists(props: { drawn: Drawn; place: Place; index: number 
       </div>
     </div>
   );
+}
+
+/** Whether the head has queries or keys that this picture of its map does not show. */
+function holdsFewer({ model, points }: Drawn): boolean {
+  const nOf = (name: string) => models.value.find((row) => row.model === name)?.n_tokens ?? 0;
+  return points.n < nOf(model.query_model) + nOf(model.key_model);
 }
 
 /** The sequence beside the lists already says where it is gone. */

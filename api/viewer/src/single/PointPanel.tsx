@@ -12,10 +12,11 @@ import { findPlaces } from "./neighbours";
 import { PointSequence } from "./PointSequence";
 import type { Drawn } from "./pane";
 
-/** A panel on a place as the map of `drawn` and its head have it. */
-export function PointPanel({ drawn, place }: { drawn: Drawn; place: Place }) {
-  const [index = -1] = findPlaces(drawn.points, [place]);
-  const token = index >= 0 ? tokenAt(drawn.points, index) || null : null;
+/** A panel on a place of a model, as the map of `drawn` has it; null while that loads. */
+export function PointPanel(props: { model: ModelRow; drawn: Drawn | null; place: Place }) {
+  const { model, drawn, place } = props;
+  const [index = -1] = drawn ? findPlaces(drawn.points, [place]) : [];
+  const token = drawn && index >= 0 ? tokenAt(drawn.points, index) || null : null;
   return (
     <section class="single-point" aria-label="The clicked point">
       <header class="single-point-head">
@@ -30,8 +31,10 @@ export function PointPanel({ drawn, place }: { drawn: Drawn; place: Place }) {
           ✕
         </button>
       </header>
-      {index < 0 && <p class="single-quiet">This point is not among those drawn on this map.</p>}
-      <PointSequence model={sideOf(drawn.model, place)} place={place} />
+      {drawn && index < 0 && (
+        <p class="single-quiet">This point is not among those drawn on this map.</p>
+      )}
+      <PointSequence model={sideOf(model, place)} place={place} />
       <p class="single-actions">
         <button type="button" onClick={() => openSequence(place.sequenceId, "sentence")}>
           Open in Sentence View
@@ -42,7 +45,11 @@ export function PointPanel({ drawn, place }: { drawn: Drawn; place: Place }) {
           </button>
         )}
       </p>
-      <NearestLists drawn={drawn} place={place} index={index} />
+      {drawn ? (
+        <NearestLists drawn={drawn} place={place} index={index} />
+      ) : (
+        <p class="single-quiet">The map is on its way.</p>
+      )}
     </section>
   );
 }

@@ -1,10 +1,9 @@
 /** What is selected on the map in sight. */
 
-import { selection } from "../contract/selection";
-import { change, state } from "../contract/state";
-import { giveUp } from "./gesture_host";
+import { select, selection } from "../contract/selection";
+import { change } from "../contract/state";
 import { countPlaces } from "./marks";
-import { besidePane, type Drawn, firstPane } from "./pane";
+import type { Drawn } from "./pane";
 
 /** Counts of the selected queries, keys and sequences, with a button to select nothing. */
 export function SelectionSummary({ drawn }: { drawn: Drawn }) {
@@ -33,8 +32,8 @@ export function SelectionSummary({ drawn }: { drawn: Drawn }) {
         <button
           type="button"
           onClick={() => {
-            if (state.point.peek()) change({ point: null });
-            giveUp([firstPane, besidePane]);
+            change({ point: null });
+            select(null, null);
           }}
         >
           Select nothing

@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 import type { MapRow, ModelRow } from "../contract/rows";
 import { change, state } from "../contract/state";
 import { zoomAt } from "../draw/camera";
-import { headRow, isListing, map as mapInSight, maps, method, model } from "../shell/chosen";
+import { headRow, isListing, map as mapInSight, maps, method, model, models } from "../shell/chosen";
 import { registerPicture } from "../shell/exporting";
 import { useShortcut } from "../shell/shortcuts";
 import { Busy } from "../shell/Toolbar";
@@ -13,14 +13,15 @@ import { giveUp } from "./gesture_host";
 import { MapPane } from "./MapPane";
 import { NoMap } from "./NoMap";
 import { PointPanel } from "./PointPanel";
-import { active, besidePane, clickedIn, firstPane, type Pane } from "./pane";
+import { active, besidePane, firstPane, type Pane } from "./pane";
 import { saveMaps } from "./portrait";
 import { isSelecting, useRestoredOutline } from "./restore";
 import { SelectionSummary } from "./SelectionSummary";
 import { SingleControls } from "./SingleControls";
 import { useNeighboursAhead } from "./use_drawn";
 import { nameVariant, VariantsTable } from "./VariantsTable";
-import { variantsOf } from "./variants";
+import { readTarget, variantsOf } from "./variants";
+import { usePickedOfColour } from "./use_picked";
 import { viewKey } from "./view_key";
 import "../styles/single.css";
 
@@ -31,6 +32,7 @@ export function SingleView() {
   const row = model.value;
   const map = mapInSight.value;
   useKeys();
+  usePickedOfColour();
   useRestoredOutline(maps.value);
   useEffect(() => registerPicture(saveMaps), []);
   const isComplete = useIsComplete(map);
@@ -49,7 +51,7 @@ export function SingleView() {
           <FirstPane row={row} map={map} variants={variants} />
           {state.beside.value !== "" && <BesidePane />}
         </div>
-        <Panel map={map} variants={variants} />
+        <Panel model={row} map={map} variants={variants} />
       </div>
     </div>
   );
@@ -110,14 +112,22 @@ function showMap({ method: name, joint, dims }: MapRow): void {
 }
 
 /** What is known beside the map: the clicked point, the selection, the head's other maps. */
-function Panel(props: { map: MapRow | null; variants: readonly MapRow[] }) {
+function Panel(props: {
+  model: ModelRow;
+  map: MapRow | null;
+  variants: readonly MapRow[];
+}) {
   const place = state.point.value;
-  const pane = clickedIn.value === "beside" && state.beside.value !== "" ? besidePane : firstPane;
-  const drawn = pane.drawn.value;
+  const target = readTarget(state.beside.value);
+  const isBeside = state.clickedIn.value === "beside" && target !== null;
+  const model = isBeside
+    ? models.value.find((row) => row.model === target.model)
+    : props.map && props.model;
+  const { drawn } = isBeside ? besidePane : firstPane;
   const first = firstPane.drawn.value;
   return (
     <aside class="single-panel" aria-label="About the map and its points">
-      {place && drawn && <PointPanel drawn={drawn} place={place} />}
+      {place && model && <PointPanel model={model} drawn={drawn.value} place={place} />}
       {!place && first && (
         <p class="single-quiet">Click a point for its sequence and neighbours.</p>
       )}

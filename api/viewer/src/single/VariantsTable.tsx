@@ -1,7 +1,8 @@
 /** All maps of a head with their figures, to be chosen among. */
 
 import type { MapRow } from "../contract/rows";
-import { FIGURES, HELD_OUT, writeFigure } from "./Fidelity";
+import { FIGURES, HELD_OUT } from "../shell/figures";
+import { writeFigure } from "./Fidelity";
 
 /** A table with a row for each map of a head; `shown` is the one in sight. */
 export function VariantsTable(props: {

@@ -2,7 +2,6 @@
 
 import { type Colouring, loadColouring } from "../colour/colourings";
 import { loadNorms, loadPoints, MOST_POINTS } from "../contract/atlas";
-import { askArrow } from "../contract/client";
 import type { MapPoints } from "../contract/points";
 import type { MapRow, ModelRow } from "../contract/rows";
 import { diametersByNorm } from "./diameters";
@@ -10,7 +9,7 @@ import type { Drawn } from "./pane";
 import type { Box } from "./refine";
 
 /** Points of several parts share ranks, so a box that holds more may give a few less than MOST_POINTS. */
-const NEARLY_ALL = 0.9;
+export const NEARLY_ALL = 0.9;
 
 /** What a picture is to show. */
 export interface DrawnAsked {
@@ -39,9 +38,9 @@ async function loadColour(
   points: MapPoints,
   signal: AbortSignal,
 ): Promise<{ colouring: Colouring; colourProblem: Error | null }> {
-  const { map, model, isDark, colour } = asked;
+  const { map, model, box, isDark, colour } = asked;
   const { layer, head } = map;
-  const context = { model, map, points, isDark, layer, head };
+  const context = { model, map, box, points, isDark, layer, head };
   try {
     return { colouring: await loadColouring(colour, context, signal), colourProblem: null };
   } catch (problem) {
@@ -58,26 +57,10 @@ async function loadDiameters(
 ): Promise<{ diameters: Float32Array | null; sizeProblem: Error | null }> {
   if (!asked.hasNorms) return { diameters: null, sizeProblem: null };
   try {
-    const norms = await (asked.box
-      ? loadNormsIn(asked.map, asked.box, signal)
-      : loadNorms(asked.map, signal));
+    const norms = await loadNorms(asked.map, asked.box, signal);
     return { diameters: diametersByNorm(norms, points.n), sizeProblem: null };
   } catch (problem) {
     signal.throwIfAborted();
     return { diameters: null, sizeProblem: problem as Error };
   }
-}
-
-/** Norms of the points in a box, in the order in which `loadPoints` gives those. */
-async function loadNormsIn(map: MapRow, box: Box, signal: AbortSignal): Promise<Float32Array> {
-  const path = `v1/maps/${encodeURIComponent(map.map_id)}/points`;
-  const parameters = {
-    columns: "norm",
-    max_points: MOST_POINTS,
-    limit: MOST_POINTS,
-    box: box.join(","),
-  };
-  const table = await askArrow(path, parameters, signal);
-  const values = table.getChild("norm")?.toArray() as ArrayLike<number | null>;
-  return Float32Array.from(values, (value) => value ?? Number.NaN);
 }

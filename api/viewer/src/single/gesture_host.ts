@@ -9,7 +9,7 @@ import { change, state } from "../contract/state";
 import { model as modelInSight } from "../shell/chosen";
 import { say } from "../shell/toasts";
 import { type GestureHost, listenGestures, type Pixel } from "./gestures";
-import { active, clickedIn, firstPane, type Pane, pointed, tool } from "./pane";
+import { active, firstPane, type Pane, pointed, tool } from "./pane";
 import { readPolygon, writePolygon } from "./polygon";
 import type { Scene } from "./scene";
 
@@ -121,12 +121,12 @@ function clearPointed(pane: Pane): void {
 
 function clickAt(pane: Pane, index: number): void {
   const drawn = pane.drawn.peek();
-  if (!drawn || index < 0) {
+  if (!drawn) return;
+  if (index < 0) {
     change({ point: null });
     return;
   }
-  clickedIn.value = pane.name;
-  change({ point: placeAt(drawn.points, index) });
+  change({ point: placeAt(drawn.points, index), clickedIn: pane.name });
 }
 
 /** Select what is within an outline of pixels, as what the address will say of it. */
@@ -141,7 +141,8 @@ function selectWithin(pane: Pane, scene: Scene, pixels: readonly number[]): void
     say("No point lies within the outline.");
     select(null, null);
   } else if (drawn.model.model === modelInSight.peek()?.model) {
-    select(selector, places);
+    // Where only some of the points are drawn, the outline is asked for as from a link.
+    select(selector, drawn.part.isCut && drawn.map.dims === 2 ? null : places);
   } else {
     selectSequences(places.sequences());
   }
@@ -158,8 +159,11 @@ export function giveUp(panes: readonly Pane[]): boolean {
   const outlining = panes.filter((pane) => pane.outline.peek().length > 0);
   for (const pane of outlining) pane.outline.value = [];
   if (outlining.length > 0) return true;
-  if (state.point.peek() === null && state.selector.peek() === null) return false;
+  if (state.point.peek() !== null) {
+    change({ point: null });
+    return true;
+  }
+  if (state.selector.peek() === null) return false;
   select(null, null);
-  change({ point: null });
   return true;
 }

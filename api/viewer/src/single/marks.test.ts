@@ -58,10 +58,13 @@ describe("lit points", () => {
     expect(lit({ point: { ...clicked, sequenceId: 9 } })).toBeNull();
   });
 
-  it("are the search's hits only while nothing is selected", () => {
+  it("are the search's hits beside what is selected, clicked or picked", () => {
     const hits = makeSet([0, 0, 0], [1, 0, 0]);
     expect(lit({ hits })).toEqual([1, 1, 0, 0, 0, 0, 0, 0]);
-    expect(lit({ hits, selection: makeSet([1, 1, 1]) })).toEqual([0, 0, 0, 0, 0, 0, 0, 1]);
+    expect(lit({ hits, selection: makeSet([1, 1, 1]) })).toEqual([1, 1, 0, 0, 0, 0, 0, 1]);
+    expect(lit({ hits, point: clicked })).toEqual([1, 1, 0, 0, 1, 1, 1, 1]);
+    const texts = (index: number) => (index === 3 ? "noun" : "verb");
+    expect(lit({ hits, value: "noun", texts })).toEqual([1, 1, 0, 1, 0, 0, 0, 0]);
   });
 
   it("are none, rather than all, where the search finds nothing", () => {
@@ -77,6 +80,7 @@ describe("lit points", () => {
   it("are those of a value picked in the legend", () => {
     const texts = (index: number) => (index < 3 ? "noun" : "verb");
     expect(lit({ value: "noun", texts })).toEqual([1, 1, 1, 0, 0, 0, 0, 0]);
+    expect(lit({ value: "of another colouring", texts })).toBeNull();
   });
 });
 

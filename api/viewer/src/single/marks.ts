@@ -19,31 +19,29 @@ export interface Lights {
 /**
  * 1 for each lit point; null where nothing is to be lit.
  *
- * The selection and the clicked point's sequence come first, then the picked value, then search hits.
- * A point whose sequence is not on the map leaves all as it is.
+ * Lit are the selection, the clicked point's sequence, the picked value and the search's hits, all
+ * at once. A sequence or value that is not on the map leaves all as it is.
  */
 export function markPoints(points: MapPoints, lights: Lights): Uint8Array | null {
-  const test = chooseTest(points, lights);
-  if (!test) return null;
+  const tests = listTests(points, lights);
+  if (tests.length === 0) return null;
   const marked = new Uint8Array(points.n);
-  for (let i = 0; i < points.n; i++) marked[i] = Number(test(i));
-  const isElsewhere = lights.point !== null && lights.selection === null && !marked.includes(1);
-  return isElsewhere ? null : marked;
+  for (let i = 0; i < points.n; i++) marked[i] = Number(tests.some((test) => test(i)));
+  const isAsked = lights.selection !== null || lights.hits !== null;
+  return isAsked || marked.includes(1) ? marked : null;
 }
 
 type Test = (index: number) => boolean;
 
-function chooseTest(points: MapPoints, lights: Lights): Test | null {
-  const { selection, hits, point, value, texts } = lights;
-  if (selection || point) return testSelected(points, lights);
-  if (value !== null) return (i) => texts(i) === value;
-  return hits ? testPlaces(points, hits, lights.isForeign) : null;
-}
-
-function testSelected(points: MapPoints, { selection, point, isForeign }: Lights): Test {
-  const isSelected = selection ? testPlaces(points, selection, isForeign) : () => false;
-  const sequenceId = point?.sequenceId ?? -1;
-  return (i) => points.sequenceId[i] === sequenceId || isSelected(i);
+function listTests(points: MapPoints, lights: Lights): readonly Test[] {
+  const { selection, hits, point, value, texts, isForeign } = lights;
+  const tests: Test[] = [];
+  if (point) tests.push((i) => points.sequenceId[i] === point.sequenceId);
+  if (value !== null) tests.push((i) => texts(i) === value);
+  for (const places of [selection, hits]) {
+    if (places) tests.push(testPlaces(points, places, isForeign));
+  }
+  return tests;
 }
 
 function testPlaces(points: MapPoints, places: PlaceSet, isForeign: boolean): Test {

@@ -21,9 +21,10 @@ export interface Drawn {
   readonly sizeProblem: Error | null;
 }
 
-/** A pane: the first one's camera is in the address. */
+/** A pane and what it shows. */
 export interface Pane {
   readonly name: "first" | "beside";
+  /** Null while what is on the canvas is of another map than the pane is to show. */
   readonly drawn: Signal<Drawn | null>;
   readonly camera: Signal<Camera | null>;
   /** The camera that has the whole map in view. */
@@ -68,9 +69,6 @@ export interface Pointed {
 
 /** What the pointer is over; rings tell it on all panes. */
 export const pointed = signal<Pointed | null>(null);
-
-/** The pane in which the point of the state was clicked. */
-export const clickedIn = signal<Pane["name"]>("first");
 
 /** The pane that the pointer was over last: keys zoom it. */
 export const active = signal<Pane>(firstPane);

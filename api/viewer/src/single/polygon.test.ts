@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Camera } from "../draw/camera";
 import { makePicker } from "../draw/grid";
-import { boxCorners, MOST_CORNERS, readPolygon, thinOut, writePolygon } from "./polygon";
+import { boxAround, boxCorners, MOST_CORNERS, readPolygon, thinOut, writePolygon } from "./polygon";
 
 const n = 400;
 const axis = (step: number) =>
@@ -29,6 +29,21 @@ describe("an outline", () => {
       expect(JSON.parse(JSON.stringify(selector))).toEqual(selector);
     },
   );
+
+  it.each([0.0001, 0.01, 30])("finds a point within 30 pixels at span %d, far from 0", (span) => {
+    const x = Float32Array.of(104.3217);
+    const y = Float32Array.of(-98.7654);
+    const picker = makePicker({ n: 1, dims: 2, x, y, z: new Float32Array(1) });
+    const camera = { dims: 2, x: x[0] as number, y: y[0] as number, span } as const;
+    const around = boxCorners(335, 195, 365, 225);
+    const selector = writePolygon("map", camera, size, around);
+    if (selector.by !== "polygon") throw new Error("no outline");
+    expect(readPolygon(selector.corners, 2, picker)).toEqual([0]);
+  });
+
+  it("lies within the box around its corners", () => {
+    expect(boxAround([3, -1, 5, 2, 4, 9])).toEqual([3, 5, -1, 9]);
+  });
 
   it("selects nothing where an address was cut short", () => {
     expect(readPolygon([0, 0, 1], 2, makePicker(flat))).toEqual([]);

@@ -1,12 +1,12 @@
 /** A lasso's outline, in pixels while it is drawn and in the map's units where it is kept. */
 
 import type { Selector } from "../contract/state";
-import type { Camera, Camera3, Size } from "../draw/camera";
+import { type Camera, type Camera3, roundWithin, type Size } from "../draw/camera";
 import type { Picker } from "../draw/grid";
 
 /** Corners that an outline keeps: more would make addresses long and nothing more exact. */
 export const MOST_CORNERS = 80;
-const DIGITS = 5;
+const ANGLE_DIGITS = 6;
 /** Numbers of the 3-D camera that stand before the corners of an outline seen through it. */
 const N_CAMERA = 6;
 const SIDE = 1_000;
@@ -46,12 +46,24 @@ export function writePolygon(
   const corners =
     camera.dims === 2
       ? flat.map((value, i) => (i % 2 === 0 ? camera.x + value : camera.y - value))
-      : [camera.x, camera.y, camera.z, camera.yaw, camera.pitch, camera.span, ...flat];
-  return { by: "polygon", mapId, corners: corners.map(round) };
+      : flat;
+  const rounded = corners.map((value) => roundWithin(value, camera.span));
+  return { by: "polygon", mapId, corners: [...viewOf(camera), ...rounded] };
 }
 
-function round(value: number): number {
-  return Number(value.toPrecision(DIGITS));
+/** What comes before the corners: where a 3-D outline is seen from. */
+function viewOf(camera: Camera): number[] {
+  if (camera.dims === 2) return [];
+  const { x, y, z, yaw, pitch, span } = camera;
+  const angles = [yaw, pitch, span].map((value) => Number(value.toPrecision(ANGLE_DIGITS)));
+  return [...[x, y, z].map((value) => roundWithin(value, span)), ...angles];
+}
+
+/** x0, x1, y0, y1 around the corners of a 2-D outline. */
+export function boxAround(corners: readonly number[]): [number, number, number, number] {
+  const xs = corners.filter((_, i) => i % 2 === 0);
+  const ys = corners.filter((_, i) => i % 2 === 1);
+  return [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
 }
 
 /** The indices of the points inside the outline of a selector. */

@@ -2,7 +2,7 @@
 
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { loadPoints } from "../contract/atlas";
+import { loadPoints, MOST_POINTS } from "../contract/atlas";
 import { placesOf } from "../contract/points";
 import type { MapRow } from "../contract/rows";
 import { select, selection } from "../contract/selection";
@@ -11,7 +11,11 @@ import { makePicker } from "../draw/grid";
 import { isSearching } from "../shell/searching";
 import { selectionProblem } from "../shell/selecting";
 import { say } from "../shell/toasts";
-import { readPolygon } from "./polygon";
+import { NEARLY_ALL } from "./drawn";
+import { boxAround, readPolygon } from "./polygon";
+
+/** Numbers of the least outline: a triangle. */
+const LEAST_CORNERS = 6;
 
 /** The outline whose points could not be found; null for none. */
 const unfound = signal<Selector | null>(null);
@@ -52,8 +56,14 @@ async function restore(
   selector: Selector & { by: "polygon" },
   signal: AbortSignal,
 ): Promise<void> {
-  const points = await loadPoints(map, {}, signal);
-  const indices = readPolygon(selector.corners, map.dims, makePicker(points));
+  // Only part of a large map is loaded at once, so what lies around the outline is asked for.
+  const { corners } = selector;
+  const isFlat = map.dims === 2 && corners.length >= LEAST_CORNERS;
+  const points = await loadPoints(map, isFlat ? { box: boxAround(corners) } : {}, signal);
+  if (points.n >= NEARLY_ALL * MOST_POINTS) {
+    say(`Only those of the first ${points.n.toLocaleString("en")} points there are selected.`);
+  }
+  const indices = readPolygon(corners, map.dims, makePicker(points));
   if (state.selector.peek() !== selector || selection.peek() !== null) return;
   select(selector, placesOf(points, indices));
 }

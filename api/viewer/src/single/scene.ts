@@ -186,7 +186,10 @@ export class Scene {
   #draw(count: number): void {
     const camera = this.#camera;
     this.#overlay.begin(this.#size);
-    if (!this.#drawn || !camera || camera.dims !== this.#drawn.points.dims) return;
+    if (!this.#drawn || !camera || camera.dims !== this.#drawn.points.dims) {
+      this.#points.draw(camera ?? NOWHERE, this.#size, 0); // wipes what stood there
+      return;
+    }
     this.#points.setDiameters(this.#diameters(camera, this.#drawn));
     this.#points.draw(camera, this.#size, count);
     this.#drawLines(camera, this.#drawn);
@@ -242,4 +245,5 @@ export class Scene {
 }
 
 const EMPTY = new Float32Array(0);
+const NOWHERE: Camera = { dims: 2, x: 0, y: 0, span: 1 };
 const NOTHING = { n: 0, dims: 2, x: EMPTY, y: EMPTY, z: EMPTY } as const;

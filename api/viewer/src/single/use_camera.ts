@@ -1,7 +1,7 @@
 /** The camera of a pane: all in view for a new map, else as the address or the user has it. */
 
 import { useSignalEffect } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import type { MapRow } from "../contract/rows";
 import { state } from "../contract/state";
 import { type Camera, readCamera, writeCamera } from "../draw/camera";
@@ -17,18 +17,21 @@ interface Written {
   text: string;
 }
 
-/** Outlives the pane: a camera left behind in the address is not for the map of another head. */
-const firstWritten: Written = { mapId: "", text: "" };
+/** Outlive the panes: a camera left behind in the address is not for the map of another head. */
+const WRITTEN: Readonly<Record<Pane["name"], Written>> = {
+  first: { mapId: "", text: "" },
+  beside: { mapId: "", text: "" },
+};
 
-/** Keep the camera of a pane right for what it shows; only the first pane's is in the address. */
+/** Keep the camera of a pane right for what it shows, and the same in the address. */
 export function useCamera(pane: Pane, scene: Scene | null, map: MapRow, drawn: Drawn | null): void {
-  const isFirst = pane.name === "first";
-  const written = useRef<Written>(isFirst ? firstWritten : { mapId: "", text: "" }).current;
+  const written = WRITTEN[pane.name];
+  const inAddress = pane.name === "first" ? state.camera : state.cameraBeside;
   const isThere = drawn?.map.map_id === map.map_id;
   useEffect(() => {
     if (!scene?.whole || !isThere) return;
     pane.whole.value = scene.whole;
-    const text = isFirst ? state.camera.peek() : "";
+    const text = inAddress.peek();
     const isSame = written.mapId === map.map_id;
     if (isSame && text === written.text && pane.camera.peek()) return;
     const isOfOther = !isSame && text === written.text;
@@ -36,24 +39,25 @@ export function useCamera(pane: Pane, scene: Scene | null, map: MapRow, drawn: D
     written.mapId = map.map_id;
     written.text = restored ? text : "";
     pane.camera.value = restored ?? scene.whole;
-    if (isFirst) state.camera.value = written.text;
+    inAddress.value = written.text;
   }, [scene, drawn, map.map_id]);
   useSignalEffect(() => {
-    const text = state.camera.value;
+    const text = inAddress.value;
     const isShown = pane.drawn.peek()?.map.map_id === written.mapId;
-    if (!isFirst || !scene || !isShown || text === written.text) return;
+    if (!scene || !isShown || text === written.text) return;
     if (map.map_id !== written.mapId) return; // it is for the map on its way
     written.text = text;
     pane.camera.value = readCamera(text, map.dims) ?? scene.whole;
   });
   useSignalEffect(() => {
     const camera = pane.camera.value;
-    if (!isFirst || !camera) return;
+    if (!camera) return;
     const { mapId } = written;
     const timer = setTimeout(() => {
       if (written.mapId !== mapId || camera !== pane.camera.peek()) return;
-      written.text = writeUnlessWhole(camera, scene?.whole ?? null);
-      state.camera.value = written.text;
+      // Not the scene's: where the view was left and opened again, that has no points yet.
+      written.text = writeUnlessWhole(camera, pane.whole.peek());
+      inAddress.value = written.text;
     }, REST_MS);
     return () => clearTimeout(timer);
   });

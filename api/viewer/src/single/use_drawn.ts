@@ -25,7 +25,7 @@ const DIRECTIONS: readonly Direction[] = ["left", "right", "up", "down"];
 /**
  * Load what a pane shows, anew where map, colours, sizes or the part in view change.
  *
- * What was there stays until its successor is.
+ * What was there stays until its successor is, but `pane.drawn` never is of another map.
  */
 export function useDrawn(pane: Pane, model: ModelRow, map: MapRow): Keyed<Drawn> {
   const box = useBox(pane, map);
@@ -39,9 +39,10 @@ export function useDrawn(pane: Pane, model: ModelRow, map: MapRow): Keyed<Drawn>
     hasNorms: state.size.value === "norm",
   };
   const loaded = useKeyed<Drawn>(key, (signal) => loadDrawn(asked, signal));
+  const isOwn = loaded.value?.map.map_id === map.map_id;
   useLayoutEffect(() => {
-    pane.drawn.value = loaded.value;
-  }, [loaded.value]);
+    pane.drawn.value = isOwn ? loaded.value : null;
+  }, [loaded.value, isOwn]);
   useEffect(() => {
     return () => {
       pane.drawn.value = null;

@@ -8,7 +8,7 @@ import { state } from "../contract/state";
 import { model as modelInSight } from "../shell/chosen";
 import { markPoints } from "./marks";
 import { findPlaces } from "./neighbours";
-import { besidePane, clickedIn, type Drawn, firstPane, pointed } from "./pane";
+import { besidePane, type Drawn, firstPane, pointed } from "./pane";
 import type { Scene } from "./scene";
 
 /** Rings on a map of another model, where one token is a whole sequence. */
@@ -47,7 +47,7 @@ function findRings(shown: Drawn): number[] {
   if (over?.model === shown.model.model) rings.push(...findPlaces(shown.points, [over.place]));
   else if (over) rings.push(...findSequence(shown.points, over.place.sequenceId));
   const clicked = state.point.value;
-  const source = clickedIn.value === "beside" ? besidePane : firstPane;
+  const source = state.clickedIn.value === "beside" ? besidePane : firstPane;
   const isOwn = source.drawn.value?.model.model === shown.model.model;
   if (clicked && isOwn) rings.push(...findPlaces(shown.points, [clicked]));
   return rings.filter((index) => index >= 0);

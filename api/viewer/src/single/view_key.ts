@@ -16,6 +16,8 @@ const FIELDS = [
   "distortion",
   "thumbnails",
   "point",
+  "clickedIn",
+  "picked",
   "selector",
 ] as const;
 

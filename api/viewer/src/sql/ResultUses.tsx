@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { select } from "../contract/selection";
 import { change } from "../contract/state";
+import { model } from "../shell/chosen";
 import { Choice } from "../shell/Toolbar";
 import { say } from "../shell/toasts";
 import { recognise, writeColour } from "./columns";
@@ -13,8 +14,8 @@ export function ResultUses({ result }: { result: Result }) {
   if (!uses.hasPlaces) {
     return (
       <p class="sql-note">
-        A result with the columns sequence_id and position (and kind: query or key) can become the
-        selection, and any further column a colour.
+        A result with the columns sequence_id and position (and kind: query or key, and model) can
+        become the selection, and any further column a colour.
       </p>
     );
   }
@@ -36,6 +37,7 @@ export function ResultUses({ result }: { result: Result }) {
       </button>
       <span class="sql-note">
         {uses.hasKind ? "queries and keys as named" : "queries and keys of these tokens"}
+        {uses.hasModel && `, rows of ${model.value?.model ?? "the model in sight"} only`}
       </span>
       {first !== undefined && (
         <>

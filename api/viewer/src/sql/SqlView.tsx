@@ -1,5 +1,5 @@
 import "../styles/sql.css";
-import { type Signal, useSignal } from "@preact/signals";
+import { type Signal, signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { type Answer, askSql } from "../contract/client";
 import { type Loaded, useLoaded } from "../contract/loading";
@@ -19,14 +19,20 @@ export interface Result extends Answer {
   readonly sql: string;
 }
 
+/** What is typed and not yet run; it outlives a look at another view. */
+const draft = signal("");
+/** The statement of the address that the draft began with. */
+let taken = "";
+
 /** One statement over the atlas, and its result. */
 export function SqlView() {
-  const draft = useSignal(state.sql.value);
   const round = useSignal(0);
   const box = useRef<HTMLTextAreaElement>(null);
   const sql = state.sql.value;
   // A step back or another link brings another statement.
   useEffect(() => {
+    if (sql === taken) return;
+    taken = sql;
     draft.value = sql;
   }, [sql]);
   const loaded = useLoaded<Result>(

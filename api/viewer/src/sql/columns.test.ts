@@ -1,11 +1,12 @@
 import { describe, expect, it } from "vitest";
-import { recognise, trimStatement, writeCell, writeColour } from "./columns";
+import { readColour, recognise, trimStatement, writeCell, writeColour } from "./columns";
 
 describe("uses of a result", () => {
   it("selects points by sequence and position, and knows whether the kind is told", () => {
     expect(recognise(["sequence_id", "position"])).toEqual({
       hasPlaces: true,
       hasKind: false,
+      hasModel: false,
       hasHeads: false,
       colourColumns: [],
     });
@@ -25,9 +26,15 @@ describe("uses of a result", () => {
   });
 
   it("takes a column of any name and a statement of any end as colour", () => {
-    const colour = writeColour('SELECT 1 AS "a""b" -- why\n;  ', 'a"b');
-    expect(colour).toMatch(/^sql:SELECT any_value\(result\."a""b"\) FROM \(SELECT 1/);
-    expect(colour).toContain("-- why\n) AS result");
+    const colour = writeColour('SELECT 1 AS "a:%b" -- why\n;  ', "a:%b");
+    expect(colour).toBe('column:a%3A%25b:SELECT 1 AS "a:%b" -- why');
+    expect(readColour(colour.slice("column:".length))).toEqual({
+      column: "a:%b",
+      sql: 'SELECT 1 AS "a:%b" -- why',
+    });
+    for (const damaged of ["", "c", "c:", ":SELECT 1", "%:SELECT 1"]) {
+      expect(readColour(damaged)).toBeNull();
+    }
     expect(trimStatement("SELECT 1 ; ;\n")).toBe("SELECT 1");
   });
 

@@ -5,6 +5,7 @@ export interface Uses {
   /** Its rows name tokens, so they can be selected. */
   readonly hasPlaces: boolean;
   readonly hasKind: boolean;
+  readonly hasModel: boolean;
   /** Its rows name heads, so they can be opened. */
   readonly hasHeads: boolean;
   /** Columns that tokens can be coloured by: those beyond what names a token or a head. */
@@ -21,17 +22,31 @@ export function recognise(columns: readonly string[]): Uses {
   return {
     hasPlaces,
     hasKind: has("kind"),
+    hasModel: has("model"),
     hasHeads: has("layer", "head"),
     colourColumns: hasPlaces ? others : [],
   };
 }
 
-/** The name in `state.colour` that gives each token the value of its row in a result. */
+/** The name in `state.colour` that gives each point the value of its row in a result. */
 export function writeColour(sql: string, column: string): string {
-  const quoted = `"${column.replaceAll('"', '""')}"`;
-  // A line of its own, as the statement may end in a comment.
-  return `sql:SELECT any_value(result.${quoted}) FROM (${trimStatement(sql)}
-) AS result WHERE result.sequence_id = tokens.sequence_id AND result.position = tokens.position`;
+  return `column:${encodeURIComponent(column)}:${trimStatement(sql)}`;
+}
+
+/** The column and the statement of such a name without its `column:`; null for no such name. */
+export function readColour(text: string): { readonly column: string; readonly sql: string } | null {
+  const colon = text.indexOf(":");
+  const column = decodePart(text.slice(0, Math.max(0, colon)));
+  const sql = text.slice(colon + 1);
+  return column === "" || sql.trim() === "" ? null : { column, sql };
+}
+
+function decodePart(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return ""; // an address that somebody changed by hand
+  }
 }
 
 /** A statement without what ends it, so that it fits into another. */
