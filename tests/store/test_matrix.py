@@ -11,7 +11,6 @@ from store.matrix import HEADS, STEPS, Matrix
 from tests.store.lake_fixture import N_HEADS, add_map_row, build_atlas
 from tests.store.map_fixture import add_map, add_points_file, map_points
 
-
 AT = {"model": "tiny", "layer": 0, "head": 0}
 
 

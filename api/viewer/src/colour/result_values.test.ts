@@ -22,7 +22,8 @@ let nStatements = 0;
 async function colour(columns: Record<string, unknown[]>, name = "c") {
   vi.stubGlobal("fetch", async (_url: string, init: RequestInit) => {
     asked.push(JSON.parse(String(init.body)));
-    return new Response(tableToIPC(tableFromArrays(columns as never), {}) as BodyInit);
+    const headers = { "Content-Type": "application/vnd.apache.arrow.stream" };
+    return new Response(tableToIPC(tableFromArrays(columns as never), {}) as BodyInit, { headers });
   });
   const sql = `SELECT ${++nStatements} -- a comment`;
   const context = { model: MODEL, map: null, points: POINTS, isDark: false };

@@ -63,7 +63,7 @@ function PointChoices(props: {
   const n = row.n_points;
   const name = `${nameFile(row)}${places ? "-selection" : ""}`;
   const isTooMany = places !== null && places.size > MOST_PLACES;
-  const saveCsv = async () => saveText(await makeCsv(row, places), `${name}.csv`, "text/csv");
+  const saveCsv = async () => saveText(await makeCsv(row, props.model, places), `${name}.csv`, "text/csv");
   const saveParquet = async () =>
     saveBlob(await makeParquet(row, props.model, places), `${name}.parquet`);
   return (
@@ -84,7 +84,7 @@ function PointChoices(props: {
           for more.
         </p>
       )}
-      {n > MOST_POINTS && (
+      {places === null && n > MOST_POINTS && (
         <p>CSV has the first {MOST_POINTS.toLocaleString("en")} points by drawing order.</p>
       )}
     </fieldset>

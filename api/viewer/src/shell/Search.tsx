@@ -1,6 +1,7 @@
 import { useEffect, useId, useRef } from "preact/hooks";
 import { hits, select } from "../contract/selection";
 import { change, state } from "../contract/state";
+import { hasImages } from "./chosen";
 import { isSearching, MOST_HITS, type SearchCount, searchCount, searchProblem } from "./searching";
 import { useShortcut } from "./shortcuts";
 import { Choice, Toggle } from "./Toolbar";
@@ -13,12 +14,13 @@ const MATCHES = [
   { value: "substring", label: "contains" },
 ] as const;
 
-/** Searches tokens in the whole corpus; what is found lights up in every view. */
+/** Searches tokens, and labels of images, in the whole corpus; what is found lights up in every view. */
 export function Search() {
   const field = useRef<HTMLInputElement>(null);
   const typing = useRef(0);
   const id = useId();
-  useShortcut("/", "Search tokens", () => field.current?.focus());
+  const what = hasImages.value ? "Search labels and tokens" : "Search tokens";
+  useShortcut("/", what, () => field.current?.focus());
   useEffect(() => () => clearTimeout(typing.current), []);
   const text = state.search.value;
   useEffect(() => {
@@ -43,13 +45,13 @@ export function Search() {
         }}
       >
         <label class="unseen" for={id}>
-          Search tokens
+          {what}
         </label>
         <input
           id={id}
           ref={field}
           type="search"
-          placeholder="Search tokens"
+          placeholder={what}
           autocomplete="off"
           spellcheck={false}
           maxLength={1000}
@@ -111,7 +113,9 @@ export function writeCount(count: SearchCount | null, isAsking: boolean): string
   if (count.inCorpus === 0) return "None in the corpus";
   const parts = [`${count.inCorpus.toLocaleString("en")} in the corpus`];
   if (count.shown !== null) {
-    parts.push(`${count.shown.toLocaleString("en")} points on this map`);
+    const among =
+      count.among === null ? "on this map" : `of the first ${count.among.toLocaleString("en")}`;
+    parts.push(`${count.shown.toLocaleString("en")} points ${among}`);
   }
   if (count.hasMore) parts.push(`the first ${MOST_HITS.toLocaleString("en")} lit`);
   return parts.join(", ");

@@ -1,9 +1,11 @@
+import { tableFromArrays, tableToIPC } from "@uwdata/flechette";
 import { afterEach, expect, test, vi } from "vitest";
 import { PlaceSet } from "../contract/places";
 import { type MapPoints, placesOf, readTexts } from "../contract/points";
 import type { MapRow, ModelRow } from "../contract/rows";
 import {
   MOST_PLACES,
+  makeCsv,
   makeParquet,
   nameFile,
   picture,
@@ -92,6 +94,42 @@ test("Parquet is asked with the places as lists of parameters", async () => {
     sequences: [2 ** 32, 2 ** 32 + 1],
     positions: [0, 1],
   });
+});
+
+/** A service whose SQL gives these columns, each time the same. */
+function serveSql(columns: Record<string, unknown[]>) {
+  const fetch = vi.fn(async (_url: string, _init?: RequestInit) => {
+    const headers = { "Content-Type": "application/vnd.apache.arrow.stream" };
+    return new Response(tableToIPC(tableFromArrays(columns as never), {}) as BodyInit, { headers });
+  });
+  vi.stubGlobal("fetch", fetch);
+  return fetch;
+}
+
+test("a selection on a map with more points than are drawn is asked for by SQL, in pieces", async () => {
+  const fetch = serveSql({
+    kind: ["query"],
+    sequence_id: [5],
+    position: [3],
+    token: [","],
+    x: [0.5],
+    y: [-1],
+    z: [null],
+  });
+  const places = new PlaceSet();
+  for (let i = 0; i <= MOST_PLACES; i++) places.add(1, 5, i);
+  const csv = await makeCsv({ ...MAP, n_points: 250_001 }, MODEL, places);
+  const line = 'query,5,3,",",0.5,-1\r\n';
+  expect(csv).toBe(`kind,sequence_id,position,token,x,y\r\n${line}${line}`);
+  const bodies = fetch.mock.calls.map(([, init]) => JSON.parse(String(init?.body)));
+  expect(bodies.map(({ parameters }) => parameters.positions.length)).toEqual([MOST_PLACES, 1]);
+});
+
+test("a selection that is not on the map is told so", async () => {
+  serveSql({ kind: [], sequence_id: [], position: [], token: [], x: [], y: [] });
+  const places = placesOf(makePoints(["a"]), [0]);
+  const map = { ...MAP, n_points: 250_001 };
+  await expect(makeCsv(map, MODEL, places)).rejects.toThrow(/none of the selected/);
 });
 
 test("a selection too large for one request is refused with the way out", async () => {

@@ -1,11 +1,13 @@
 /** Files of what is in sight: a picture of the view, the selected points as CSV or Parquet. */
 
 import { signal } from "@preact/signals";
+import type { Table } from "@uwdata/flechette";
 import { loadPoints, MOST_POINTS } from "../contract/atlas";
-import { askFile } from "../contract/client";
-import type { PlaceSet } from "../contract/places";
+import { AtlasProblem, askFile, askSql } from "../contract/client";
+import type { Place, PlaceSet } from "../contract/places";
 import { indicesOf, type MapPoints, placeAt, tokenAt } from "../contract/points";
 import type { MapRow, ModelRow } from "../contract/rows";
+import { splitList } from "../table/counts";
 
 /** Places that one Parquet file of a selection may have: more do not fit one request. */
 export const MOST_PLACES = 20_000;
@@ -29,24 +31,26 @@ export function nameFile(map: MapRow): string {
 
 /** The points of a map, or of those in a set, as CSV (RFC 4180) with a heading. */
 export function writeCsv(points: MapPoints, places: PlaceSet | null): string {
-  const axes = points.dims === 3 ? ["x", "y", "z"] : ["x", "y"];
-  const lines = [["kind", "sequence_id", "position", "token", ...axes].join(",")];
   const indices = places
     ? indicesOf(points, places)
     : Array.from({ length: points.n }, (_, i) => i);
-  for (const i of indices) {
-    const { kind, sequenceId, position } = placeAt(points, i);
-    const start = [
-      kind,
-      sequenceId,
-      position,
-      quote(tokenAt(points, i)),
-      writeFloat(points.x[i]),
-      writeFloat(points.y[i]),
-    ];
-    lines.push((points.dims === 3 ? [...start, writeFloat(points.z[i])] : start).join(","));
-  }
-  return `${lines.join("\r\n")}\r\n`;
+  const axes = [points.x, points.y, points.z].slice(0, points.dims);
+  const lines = indices.map((i) => {
+    const at = axes.map((axis) => axis[i]);
+    return writeLine(placeAt(points, i), tokenAt(points, i), at);
+  });
+  return joinLines(points.dims, lines);
+}
+
+function writeLine(place: Place, token: string, at: readonly (number | undefined)[]): string {
+  const { kind, sequenceId, position } = place;
+  return [kind, sequenceId, position, quote(token), ...at.map(writeFloat)].join(",");
+}
+
+function joinLines(dims: 2 | 3, lines: readonly string[]): string {
+  const axes = ["x", "y", "z"].slice(0, dims);
+  const heading = ["kind", "sequence_id", "position", "token", ...axes].join(",");
+  return `${[heading, ...lines].join("\r\n")}\r\n`;
 }
 
 /** The shortest decimal that is this float32 again. */
@@ -62,13 +66,49 @@ function quote(text: string): string {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** The CSV of a map's points; at most MOST_POINTS of them, by drawing order. */
-export async function makeCsv(map: MapRow, places: PlaceSet | null): Promise<string> {
+/** The CSV of a map's points: of all in a set, or of the first MOST_POINTS by drawing order. */
+export async function makeCsv(
+  map: MapRow,
+  of: ModelRow,
+  places: PlaceSet | null,
+): Promise<string> {
+  if (places !== null && map.n_points > MOST_POINTS) return makeLongCsv(map, of, places);
   const points = await loadPoints(map, { maxPoints: MOST_POINTS });
-  if (places && indicesOf(points, places).length === 0) {
-    throw new RangeError("none of the selected points is on this map");
-  }
+  if (places && indicesOf(points, places).length === 0) throw new RangeError(NONE_HERE);
   return writeCsv(points, places);
+}
+
+const NONE_HERE = "none of the selected points is on this map";
+
+/** By SQL, as what is loaded of such a map is not all of it. */
+async function makeLongCsv(map: MapRow, of: ModelRow, places: PlaceSet): Promise<string> {
+  const lines: string[] = [];
+  for (const some of splitList([...places.places()], MOST_PLACES)) {
+    const parameters = { ...nameMap(map, of), ...listPlaces(some) };
+    const { table, isTruncated } = await askSql(OF_MAP + CHOSEN, parameters);
+    if (isTruncated) {
+      throw new AtlasProblem(413, "over_limit", "the points are more than one reply may hold");
+    }
+    for (const line of readLines(table, map.dims)) lines.push(line);
+  }
+  if (lines.length === 0) throw new RangeError(NONE_HERE);
+  return joinLines(map.dims, lines);
+}
+
+function* readLines(table: Table, dims: 2 | 3): Generator<string> {
+  const read = (name: string) => table.getChild(name).toArray() as ArrayLike<unknown>;
+  const [kinds, sequences, positions] = ["kind", "sequence_id", "position"].map(read);
+  const tokens = read("token") as ArrayLike<string | null>;
+  const axes = ["x", "y", "z"].slice(0, dims).map(read) as ArrayLike<number>[];
+  for (let i = 0; i < table.numRows; i++) {
+    const place: Place = {
+      kind: kinds?.[i] === "query" ? "query" : "key",
+      sequenceId: Number(sequences?.[i]),
+      position: Number(positions?.[i]),
+    };
+    const at = axes.map((axis) => axis[i]);
+    yield writeLine(place, tokens[i] ?? "", at);
+  }
 }
 
 const OF_MAP =
@@ -86,20 +126,23 @@ export async function makeParquet(
   of: ModelRow,
   places: PlaceSet | null,
 ): Promise<Blob> {
-  const parameters = {
-    map_id: map.map_id,
-    query_model: of.query_model,
-    key_model: of.key_model,
-  };
+  const parameters = nameMap(map, of);
   if (places === null) return askFile(OF_MAP, parameters, "parquet");
   if (places.size > MOST_PLACES) {
     throw new RangeError(`Parquet takes at most ${MOST_PLACES} selected points: use CSV`);
   }
-  const chosen = [...places.places()];
-  const lists = {
+  const lists = listPlaces([...places.places()]);
+  return askFile(OF_MAP + CHOSEN, { ...parameters, ...lists }, "parquet");
+}
+
+function nameMap(map: MapRow, of: ModelRow) {
+  return { map_id: map.map_id, query_model: of.query_model, key_model: of.key_model };
+}
+
+function listPlaces(chosen: readonly Place[]) {
+  return {
     kinds: chosen.map((place) => place.kind),
     sequences: chosen.map((place) => place.sequenceId),
     positions: chosen.map((place) => place.position),
   };
-  return askFile(OF_MAP + CHOSEN, { ...parameters, ...lists }, "parquet");
 }

@@ -38,6 +38,7 @@ export function openModel(name: string): void {
     sequenceId: -1,
     hidden: [],
     firstQuery: 0,
+    cursor: "",
     ...forgetMeasures(),
   });
 }

@@ -51,7 +51,12 @@ test("a search lights its places, as queries of one corpus and keys of the other
   change({ search: "a", match: "prefix", anyCase: true });
   await vi.waitFor(() => expect(hits.value).not.toBeNull());
   expect([...(hits.value?.places() ?? [])].map(writePlace)).toEqual(["k:3:1", "q:3:1"]);
-  expect(searchCount.value).toEqual({ inCorpus: 236, shown: null, hasMore: false });
+  expect(searchCount.value).toEqual({
+    inCorpus: 236,
+    shown: null,
+    among: null,
+    hasMore: false,
+  });
   const search = asked.filter((url) => url.pathname.endsWith("/search"));
   expect(search.map((url) => url.pathname)).toEqual([
     "/v1/models/q/tokens/search",
@@ -95,11 +100,13 @@ test("a search that fails says why and lights nothing", async () => {
 });
 
 test("counts say what is in the corpus, on the map, and more than lit", () => {
-  expect(writeCount({ inCorpus: 118, shown: 36, hasMore: false }, false)).toBe(
-    "118 in the corpus, 36 points on this map",
+  const count = { inCorpus: 118, shown: 36, among: null, hasMore: false };
+  expect(writeCount(count, false)).toBe("118 in the corpus, 36 points on this map");
+  expect(writeCount({ ...count, among: 250_000 }, false)).toBe(
+    "118 in the corpus, 36 points of the first 250,000",
   );
-  expect(writeCount({ inCorpus: 0, shown: 0, hasMore: false }, false)).toBe("None in the corpus");
-  expect(writeCount({ inCorpus: 250_000, shown: null, hasMore: true }, false)).toBe(
+  expect(writeCount({ ...count, inCorpus: 0 }, false)).toBe("None in the corpus");
+  expect(writeCount({ ...count, inCorpus: 250_000, shown: null, hasMore: true }, false)).toBe(
     "250,000 in the corpus, the first 100,000 lit",
   );
   expect(writeCount(null, true)).toBe("Searching…");

@@ -7,17 +7,20 @@ import { isIn } from "../contract/points";
 import type { MapRow, ModelRow } from "../contract/rows";
 import { hits } from "../contract/selection";
 import { state } from "../contract/state";
-import { map, model } from "./chosen";
+import { hasImages, map, model } from "./chosen";
+import { searchLabels } from "./label_search";
 
 /** Places that one search lights at most. */
 export const MOST_HITS = 100_000;
 
 /** How often the text occurs. */
 export interface SearchCount {
-  /** Tokens in the whole corpus. */
+  /** Tokens, or patches of images, in the whole corpus. */
   readonly inCorpus: number;
   /** Points on the map of Single View; null where there is no map in sight. */
   readonly shown: number | null;
+  /** How many points the ones shown are counted among; null for all of the map. */
+  readonly among: number | null;
   /** True where only the first MOST_HITS are lit. */
   readonly hasMore: boolean;
 }
@@ -27,10 +30,12 @@ interface Asked {
   readonly text: string;
   readonly match: string;
   readonly case: boolean;
+  /** Whether labels of images are searched too. */
+  readonly hasLabels: boolean;
 }
 
 const inCorpus = signal<{ n: number; hasMore: boolean } | null>(null);
-const shown = signal<number | null>(null);
+const shown = signal<{ n: number; among: number | null } | null>(null);
 
 /** Why the search failed. */
 export const searchProblem = signal<Error | null>(null);
@@ -41,7 +46,9 @@ export const isSearching = signal(false);
 /** Counts of the search; null while there is none. */
 export const searchCount: ReadonlySignal<SearchCount | null> = computed(() => {
   const counted = inCorpus.value;
-  return counted && { inCorpus: counted.n, shown: shown.value, hasMore: counted.hasMore };
+  if (!counted) return null;
+  const { n = null, among = null } = shown.value ?? {};
+  return { inCorpus: counted.n, shown: n, among, hasMore: counted.hasMore };
 });
 
 /** Keep hits and counts as the state wants them; returns what ends that. */
@@ -52,6 +59,7 @@ export function followSearch(): () => void {
       text: state.search.value,
       match: state.match.value,
       case: !state.anyCase.value,
+      hasLabels: hasImages.value,
     };
     const controller = new AbortController();
     if (row === null || asked.text === "") forget();
@@ -117,11 +125,17 @@ async function findBoth(row: ModelRow, asked: Asked, aborted: AbortSignal): Prom
 }
 
 async function findSide(side: string, asked: Asked, aborted: AbortSignal) {
-  const [page, counts] = await Promise.all([
-    searchTokens(side, { ...asked, limit: MOST_HITS }, aborted),
-    countTokens(side, asked, aborted),
+  const { hasLabels, ...tokens } = asked;
+  const [page, counts, labels] = await Promise.all([
+    searchTokens(side, { ...tokens, limit: MOST_HITS }, aborted),
+    countTokens(side, tokens, aborted),
+    hasLabels ? searchLabels(side, tokens, MOST_HITS, aborted) : null,
   ]);
-  return { ...page, n: counts.reduce((sum, count) => sum + count.n, 0) };
+  return {
+    rows: [...page.rows, ...(labels?.rows ?? [])],
+    hasMore: page.hasMore || (labels?.hasMore ?? false),
+    n: counts.reduce((sum, count) => sum + count.n, labels?.n ?? 0),
+  };
 }
 
 async function countShown(row: MapRow, found: PlaceSet, aborted: AbortSignal): Promise<void> {
@@ -129,7 +143,7 @@ async function countShown(row: MapRow, found: PlaceSet, aborted: AbortSignal): P
     const points = await loadPoints(row, {}, aborted);
     let n = 0;
     for (let i = 0; i < points.n; i++) n += Number(isIn(points, i, found));
-    shown.value = n;
+    shown.value = { n, among: points.n < row.n_points ? points.n : null };
   } catch {
     // Overtaken, or the map failed: the map's own place says so, and here is no count.
   }

@@ -27,7 +27,7 @@ export function FilterBar({ labels }: { labels: readonly string[] }) {
             <button
               type="button"
               aria-label={`Remove ${describeCondition(text)}`}
-              onClick={() => change({ filters: state.filters.value.filter((one) => one !== text) })}
+              onClick={() => setFilters(state.filters.value.filter((one) => one !== text))}
             >
               ×
             </button>
@@ -36,6 +36,10 @@ export function FilterBar({ labels }: { labels: readonly string[] }) {
       </ul>
     </Toolbar>
   );
+}
+
+function setFilters(filters: readonly string[]): void {
+  change({ filters, cursor: "" });
 }
 
 function TextFilter() {
@@ -48,7 +52,8 @@ function TextFilter() {
   useEffect(() => () => clearTimeout(timer.current), []);
   const apply = (text: string) => {
     clearTimeout(timer.current);
-    change({ contains: text });
+    // The page in sight is of another question.
+    if (text !== state.contains.value) change({ contains: text, cursor: "" });
   };
   return (
     <span class="choice">
@@ -83,7 +88,7 @@ function ConditionForm({ labels }: { labels: readonly string[] }) {
     event.preventDefault();
     if (!isReady) return;
     const text = writeCondition({ column: column.value, operator: chosen, value: value.value });
-    change({ filters: addCondition(state.filters.value, text) });
+    setFilters(addCondition(state.filters.value, text));
     value.value = "";
   };
   return (

@@ -1,5 +1,5 @@
 import "../styles/table.css";
-import { type Signal, useSignal } from "@preact/signals";
+import { useSignal } from "@preact/signals";
 import { useMemo } from "preact/hooks";
 import { loadSequences } from "../contract/atlas";
 import { type Loaded, useLoaded } from "../contract/loading";
@@ -9,9 +9,11 @@ import { change, state } from "../contract/state";
 import { listedVersion, map, model } from "../shell/chosen";
 import { Problem } from "../shell/Problem";
 import { Busy } from "../shell/Toolbar";
+import { say } from "../shell/toasts";
 import { type Asked, countAmong, loadSequencesOfMap, narrow } from "./counts";
 import { FilterBar } from "./FilterBar";
 import { listLabels, splitConditions, turnSort } from "./filters";
+import { findTrail, loadPage, noteNext } from "./pages";
 import { SequenceRows } from "./SequenceRows";
 
 const ROWS_A_PAGE = 50;
@@ -32,14 +34,16 @@ export function TableView() {
 function ModelTable({ row }: { row: ModelRow }) {
   const asked = readAsked();
   const question = JSON.stringify([asked, state.sort.value, listedVersion.value]);
-  const cursors = useCursors(question);
   const round = useSignal(0);
-  const cursor = cursors.value.list.at(-1) ?? "";
+  const cursor = state.cursor.value;
   const sort = state.sort.value ? [state.sort.value] : [];
   const loaded = useLoaded<Page<SequenceRow>>(
     (signal) => {
-      const page = { sort, limit: ROWS_A_PAGE, ...(cursor ? { cursor } : {}) };
-      return loadSequences(row.query_model, { ...narrow(asked), ...page }, signal);
+      const load = (from: string) => {
+        const page = { sort, limit: ROWS_A_PAGE, ...(from ? { cursor: from } : {}) };
+        return loadSequences(row.query_model, { ...narrow(asked), ...page }, signal);
+      };
+      return loadPage(cursor, load, () => goToFirst(signal));
     },
     [row.query_model, question, cursor, round.value],
   );
@@ -63,10 +67,10 @@ function ModelTable({ row }: { row: ModelRow }) {
               rows={page.rows}
               labels={labels}
               sort={state.sort.value}
-              onSort={(column) => change({ sort: turnSort(state.sort.value, column) })}
+              onSort={(column) => change({ sort: turnSort(state.sort.value, column), cursor: "" })}
             />
           )}
-          <Pages loaded={loaded} cursors={cursors} />
+          <Pages loaded={loaded} question={question} />
         </>
       )}
     </section>
@@ -78,16 +82,11 @@ function readAsked(): Asked {
   return { contains: state.contains.value || undefined, filter, token };
 }
 
-interface Cursors {
-  /** The question that these are pages of: a cursor of another one is of no use. */
-  readonly question: string;
-  readonly list: readonly string[];
-}
-
-function useCursors(question: string): Signal<Cursors> {
-  const cursors = useSignal<Cursors>({ question, list: [] });
-  if (cursors.peek().question !== question) cursors.value = { question, list: [] };
-  return cursors;
+/** The link's page is of a former version of the atlas: the first one is shown in its place. */
+function goToFirst(aborted: AbortSignal): void {
+  if (aborted.aborted) return;
+  change({ cursor: "" });
+  say("The page of the link is no longer there: this is the first page.");
 }
 
 function Counts(props: {
@@ -133,37 +132,40 @@ function write(n: number): string {
   return n.toLocaleString("en");
 }
 
-function Pages(props: { loaded: Loaded<Page<SequenceRow>>; cursors: Signal<Cursors> }) {
-  const { loaded, cursors } = props;
-  const { question, list } = cursors.value;
+function Pages(props: { loaded: Loaded<Page<SequenceRow>>; question: string }) {
+  const { loaded, question } = props;
+  const cursor = state.cursor.value;
+  const trail = findTrail(question, cursor);
   const page = loaded.value;
   if (!page) return null;
-  const first = list.length * ROWS_A_PAGE;
   const next = page.next;
-  const show = (pages: readonly string[]) => {
-    cursors.value = { question, list: pages };
+  const goOn = () => {
+    if (next === null) return;
+    noteNext(question, cursor, next);
+    change({ cursor: next });
   };
-  const range =
-    page.n_rows === 0
-      ? "No sequence matches: remove a filter."
-      : `${write(first + 1)}–${write(first + page.n_rows)} of ${write(page.n_matches ?? page.n_rows)}`;
   return (
     <nav class="table-pages" aria-label="Pages">
       <button
         type="button"
-        disabled={list.length === 0 || loaded.isLoading}
-        onClick={() => show(list.slice(0, -1))}
+        disabled={cursor === "" || loaded.isLoading}
+        onClick={() => change({ cursor: trail?.at(-2) ?? "" })}
       >
-        Previous
+        {trail === null ? "First page" : "Previous"}
       </button>
-      <span>{range}</span>
-      <button
-        type="button"
-        disabled={next === null || loaded.isLoading}
-        onClick={() => next !== null && show([...list, next])}
-      >
+      <span>{writeRange(page, trail)}</span>
+      <button type="button" disabled={next === null || loaded.isLoading} onClick={goOn}>
         Next
       </button>
     </nav>
   );
+}
+
+/** `51–100 of 720`; where a link led to the page it is not known which rows are before. */
+function writeRange(page: Page<SequenceRow>, trail: readonly string[] | null): string {
+  if (page.n_rows === 0) return "No sequence matches: remove a filter.";
+  const all = write(page.n_matches ?? page.n_rows);
+  if (trail === null) return `${write(page.n_rows)} of ${all}`;
+  const first = trail.length * ROWS_A_PAGE;
+  return `${write(first + 1)}–${write(first + page.n_rows)} of ${all}`;
 }
