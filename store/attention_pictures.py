@@ -102,9 +102,8 @@ def _check_size(n_queries: int, n_keys: int, n_heads: int, scan_bytes: int | Non
 
 def _draw(queries: Floats, keys: Floats, facts: HeadFacts, max_side: int) -> dict[str, object]:
     """The picture of one head, whose size and cells are columns of SCHEMA."""
-    block = _block_size(len(queries), max_side)
-    starts = np.arange(0, len(keys), _block_size(len(keys), max_side))
-    cells = np.concatenate(list(_draw_parts(queries, keys, facts, block, starts)))
+    wide = np.concatenate(list(_each_row(queries, keys, facts, _starts(len(keys), max_side))))
+    cells = np.maximum.reduceat(wide, _starts(len(queries), max_side), axis=0)
     return {
         "n_queries": len(queries),
         "n_keys": len(keys),
@@ -114,17 +113,14 @@ def _draw(queries: Floats, keys: Floats, facts: HeadFacts, max_side: int) -> dic
     }
 
 
-def _draw_parts(
-    queries: Floats, keys: Floats, facts: HeadFacts, block: int, starts: Ints
-) -> Iterator[Doubles]:
-    """Whole rows of cells, of as many blocks of queries at a time as memory is given to."""
-    step = block * max(1, BLOCK_WEIGHTS // (len(keys) * block))
+def _each_row(queries: Floats, keys: Floats, facts: HeadFacts, starts: Ints) -> Iterator[Doubles]:
+    """A row a query, a cell a block of keys; of as many queries at a time as memory is given to."""
+    step = max(1, BLOCK_WEIGHTS // len(keys))
     for first in range(0, len(queries), step):
-        part = queries[first : first + step]
-        wide = np.maximum.reduceat(attention(part, keys, facts, first), starts, axis=1)
-        yield np.maximum.reduceat(wide, np.arange(0, len(part), block), axis=0)
+        weights = attention(queries[first : first + step], keys, facts, first)
+        yield np.maximum.reduceat(weights, starts, axis=1)
 
 
-def _block_size(n: int, max_side: int) -> int:
-    """The smallest block that leaves at most `max_side` of them."""
-    return -(-n // max_side)
+def _starts(n: int, max_side: int) -> Ints:
+    """Where blocks begin, the smallest that leave at most `max_side` of them."""
+    return np.arange(0, n, -(-n // max_side))

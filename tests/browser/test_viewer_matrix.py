@@ -7,7 +7,16 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.browser.demo_atlas import NO_MAP
-from tests.browser.viewer_page import KEY, QUERY, Viewer, find_hue, nearly, only, read_canvas
+from tests.browser.viewer_page import (
+    KEY,
+    QUERY,
+    Viewer,
+    find_hue,
+    nearly,
+    only,
+    read_canvas,
+    wait_until,
+)
 from tests.browser.viewer_pictures import check_picture
 
 SHOWN = {"model": "minilm", "method": "pca"}
@@ -173,6 +182,35 @@ def test_wheel_zooms_into_the_cells_under_the_pointer(viewer: Viewer) -> None:
     viewer.page.keyboard.press("0")
     viewer.wait_drawn("matrix")
     assert cell(viewer, 1, 3).bounding_box() == before
+
+
+def find_place(locator: Locator) -> np.ndarray:
+    """Left, top, width and height on the page."""
+    box = locator.bounding_box()
+    assert box is not None
+    return np.array([box["x"], box["y"], box["width"], box["height"]])
+
+
+def test_the_cells_in_sight_come_back_from_the_address(viewer: Viewer) -> None:
+    viewer.open("matrix", **SHOWN)
+    one = cell(viewer, 1, 3)
+    whole = find_place(one)
+    one.hover()
+    viewer.page.mouse.wheel(0, -400)
+    wait_until(viewer.page, lambda: "sheet" in viewer.state)
+    left = find_place(one)
+    assert left[2] > 1.5 * whole[2]
+    viewer.page.reload()
+    viewer.wait_drawn("matrix")
+    np.testing.assert_allclose(find_place(one), left, atol=0.5)
+    one.click()
+    viewer.wait_drawn("single")
+    viewer.page.go_back()
+    viewer.wait_drawn("matrix")
+    np.testing.assert_allclose(find_place(one), left, atol=0.5)
+    viewer.page.keyboard.press("0")
+    wait_until(viewer.page, lambda: "sheet" not in viewer.state)
+    np.testing.assert_array_equal(find_place(one), whole)
 
 
 def test_method_and_dimensions_choose_the_maps_of_all_cells(viewer: Viewer) -> None:

@@ -219,7 +219,56 @@ WHERE model = 'minilm' AND token = 'class' ORDER BY ALL"""
     viewer.page.get_by_role("link", name="Matrix", exact=True).click()
     viewer.wait_drawn("matrix")
     expect(viewer.page.locator(".colour-legend")).to_be_visible()
-    assert viewer.state["colour"].startswith("sql:")
+    assert viewer.state["colour"].startswith("column:n:")
+
+
+def test_colour_of_a_result_knows_kinds_and_models(viewer: Viewer) -> None:
+    sql = """SELECT model, sequence_id, position, kind, upper(kind) AS upper
+FROM points WHERE model = 'minilm' UNION ALL
+SELECT 'another', sequence_id, position, kind, 'WRONG' FROM points WHERE model = 'minilm'"""
+    viewer.open("single", **HEAD, colour=f"column:upper:{sql}")
+    rows = viewer.sql(f"SELECT kind, count(*) AS n FROM ({IN_MAP}) GROUP BY kind")
+    legend = viewer.page.locator(".colour-legend")
+    for row in rows:
+        entry = legend.get_by_role("listitem").filter(has_text=row["kind"].upper())
+        expect(entry).to_contain_text(str(row["n"]))
+    expect(legend).not_to_contain_text("WRONG")
+
+
+def test_labels_of_images_are_searched(viewer: Viewer) -> None:
+    viewer.open("table", model="vit")
+    viewer.page.get_by_label("Search labels and tokens").fill("discs")
+    sql = """SELECT count(*) AS n FROM tokens JOIN sequences USING (model, sequence_id)
+WHERE model = 'vit' AND list_contains(map_values(labels), 'discs')"""
+    n = only(viewer.sql(sql))["n"]
+    found = viewer.page.locator(".search-found output")
+    expect(found).to_contain_text(f"{n} in the corpus")
+    viewer.page.get_by_role("button", name="Select them").click()
+    expect(viewer.page.locator(".selected")).to_contain_text(f"{2 * n} selected")
+
+
+def test_page_of_the_table_is_in_the_link(viewer: Viewer) -> None:
+    viewer.open("table", model="minilm")
+    viewer.page.get_by_role("button", name="Next").click()
+    pages = viewer.page.get_by_role("navigation", name="Pages")
+    expect(pages).to_contain_text("51–")
+    first = viewer.page.locator("table.table-rows tbody tr td:nth-child(2)").first
+    at = first.inner_text()
+    viewer.page.reload()
+    viewer.wait_drawn("table")
+    expect(first).to_have_text(at)
+    viewer.page.get_by_role("button", name="First page").click()
+    expect(pages).to_contain_text("1–50")
+    assert "cursor" not in viewer.state
+
+
+def test_statement_not_run_outlives_a_look_at_another_view(viewer: Viewer) -> None:
+    viewer.open("sql", model="minilm")
+    viewer.page.get_by_label("SQL", exact=True).fill("SELECT 1")
+    viewer.page.get_by_role("link", name="Sequences", exact=True).click()
+    viewer.wait_drawn("table")
+    viewer.page.get_by_role("link", name="SQL", exact=True).click()
+    expect(viewer.page.get_by_label("SQL", exact=True)).to_have_value("SELECT 1")
 
 
 def test_error_in_sql_is_said_in_place(viewer: Viewer) -> None:

@@ -162,7 +162,7 @@ def test_tooltip_tells_the_token_of_the_point(viewer: Viewer) -> None:
 
 
 def test_clicked_point_shows_true_neighbours_beside_those_of_the_map(viewer: Viewer) -> None:
-    viewer.open("single", **HEAD)
+    viewer.open("single", **HEAD, isOnMapOnly=False)
     before = read_canvas(canvas(viewer))
     place = click_point(viewer)
     row = find_map(viewer)

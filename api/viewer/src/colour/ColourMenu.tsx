@@ -48,7 +48,9 @@ export function ColourMenu({ model }: { model: ModelRow }) {
 /** The one in the address is always a choice, also before the others are known. */
 function withCurrent(choices: readonly ColourChoice[], name: string): readonly ColourChoice[] {
   if (name === SQL || choices.some((choice) => choice.name === name)) return choices;
-  const column = name.startsWith(COLUMN) ? readColour(name.slice(COLUMN.length))?.column : undefined;
+  const column = name.startsWith(COLUMN)
+    ? readColour(name.slice(COLUMN.length))?.column
+    : undefined;
   const label = column === undefined ? name : `${column} of an SQL result`;
   return [...choices, { name, label, group: "Chosen" }];
 }

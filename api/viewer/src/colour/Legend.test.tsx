@@ -32,7 +32,9 @@ test("two legends side by side have names of their own, and tell what is picked"
   );
   const name = document.querySelector("section")?.getAttribute("aria-label");
   expect(name).toBe("Legend: token, second map");
-  const pressed = [...document.querySelectorAll("button")].map((one) => one.ariaPressed);
+  const pressed = [...document.querySelectorAll("button")].map((one) =>
+    one.getAttribute("aria-pressed"),
+  );
   expect(pressed).toEqual(["false", "true"]);
 });
 

@@ -52,13 +52,7 @@ function Categories(props: {
         />
       ))}
       {legend.nOthers > 0 && (
-        <Entry
-          label={OTHERS}
-          css={null}
-          n={legend.nOthers}
-          isPicked={false}
-          onPick={undefined}
-        />
+        <Entry label={OTHERS} css={null} n={legend.nOthers} isPicked={false} onPick={undefined} />
       )}
     </ul>
   );

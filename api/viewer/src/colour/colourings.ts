@@ -6,8 +6,8 @@ import type { MapRow, ModelRow } from "../contract/rows";
 import { readColour } from "../sql/columns";
 import { fromCss, type Rgb } from "./oklch";
 import { kindColours, othersColour } from "./palettes";
-import { type Legend, paintEach, type Scale, scaleCategories, scaleNumbers } from "./scale";
 import { loadResultValues } from "./result_values";
+import { type Legend, paintEach, type Scale, scaleCategories, scaleNumbers } from "./scale";
 import { isPunctuation, tokenLength } from "./token_text";
 import { loadSequenceValues, loadTokenValues, type Values } from "./token_values";
 

@@ -1,7 +1,7 @@
 /** Typed questions to the service, by its public endpoints alone, with replies kept. */
 
 import { Cache } from "./cache";
-import { ask, askArrow, askSql, writeUrl } from "./client";
+import { AtlasProblem, ask, askArrow, askSql, writeUrl } from "./client";
 import { type MapPoints, type PointSet, readKinds, readMapPoints, readTexts } from "./points";
 import type {
   Attention,
@@ -351,7 +351,11 @@ export function loadFrequencies(
 ): Promise<ReadonlyMap<string, number>> {
   const sql = "SELECT token, count(*)::DOUBLE AS n FROM tokens WHERE model = $model GROUP BY token";
   const load = async () => {
-    const { table } = await askSql(sql, { model });
+    const { table, isTruncated } = await askSql(sql, { model });
+    if (isTruncated) {
+      const message = "the model has more different tokens than one reply may hold";
+      throw new AtlasProblem(413, "over_limit", message);
+    }
     const tokens = table.getChild("token")?.toArray() as ArrayLike<string>;
     const counts = table.getChild("n")?.toArray() as ArrayLike<number>;
     return new Map(Array.from(tokens, (token, i) => [token, counts[i] ?? 0]));

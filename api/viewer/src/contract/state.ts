@@ -26,7 +26,7 @@ const DEFAULTS = {
   dims: 2,
   /** A second pane beside the first: `model/layer/head/method/joint/dims`; empty for none. */
   beside: "",
-  /** `kind`, `position`, `mod5`, … `token:<column>`, `label:<name>`, `sql:<expression>`. */
+  /** `kind`, `mod5`, … `token:<column>`, `label:<name>`, `sql:<expression>`, `column:<name>:<sql>`. */
   colour: "kind",
   size: "same" as "same" | "norm",
   labels: false,

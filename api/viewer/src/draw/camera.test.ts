@@ -87,12 +87,15 @@ describe.each(CAMERAS)("a camera of $dims dimensions", (camera) => {
 test.each([
   { dims: 2, x: 123.456_712, y: -98.765_432, span: 0.0001 },
   { dims: 3, x: 123.456_712, y: -98.765_432, z: 77.000_123, yaw: 1, pitch: 0.5, span: 0.0001 },
-] as const)("a camera deep in a map far from 0 is written to a part of a pixel ($dims-D)", (camera) => {
-  const read = readCamera(writeCamera(camera), camera.dims);
-  const at = read && project(read, SIZE, camera.x, camera.y, camera.dims === 3 ? camera.z : 0);
-  expect(at?.px).toBeCloseTo(SIZE.width / 2, 1);
-  expect(at?.py).toBeCloseTo(SIZE.height / 2, 1);
-});
+] as const)(
+  "a camera deep in a map far from 0 is written to a part of a pixel ($dims-D)",
+  (camera) => {
+    const read = readCamera(writeCamera(camera), camera.dims);
+    const at = read && project(read, SIZE, camera.x, camera.y, camera.dims === 3 ? camera.z : 0);
+    expect(at?.px).toBeCloseTo(SIZE.width / 2, 1);
+    expect(at?.py).toBeCloseTo(SIZE.height / 2, 1);
+  },
+);
 
 test("the first camera has every point in view, in 2-D and whichever way 3-D is turned", () => {
   const points = [

@@ -7,12 +7,12 @@ import type { ModelRow } from "../contract/rows";
 import { change, state } from "../contract/state";
 import { useBusyParts } from "../sentence/busy_parts";
 import { useSequence } from "../sentence/chosen_sequence";
-import { HeadMenu } from "../sentence/HeadMenu";
 import { HeadStrip } from "../sentence/HeadStrip";
 import { hover } from "../sentence/hovering";
 import { Absent } from "../sentence/SentenceView";
 import { SequenceMenu } from "../sentence/SequenceMenu";
 import { hasImages, isListing, model, models } from "../shell/chosen";
+import { HeadMenu } from "../shell/HeadMenu";
 import { openModel } from "../shell/open_head";
 import { Problem } from "../shell/Problem";
 import { Busy, Toggle, Toolbar } from "../shell/Toolbar";
@@ -82,7 +82,7 @@ function ImageOf(props: { model: ModelRow }) {
   return (
     <section class="image-view" data-drawn={isBusy ? "no" : "yes"}>
       <Toolbar label="Head and image">
-        <HeadMenu model={row} />
+        <HeadMenu />
         <SequenceMenu model={row.model} sequence={shown} what="image" />
         <Toggle
           label="Hide CLS and registers"

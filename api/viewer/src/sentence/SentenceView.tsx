@@ -5,11 +5,11 @@ import type { Keyed } from "../contract/keyed";
 import type { ModelRow, SequenceRow } from "../contract/rows";
 import { change, state } from "../contract/state";
 import { hasImages, isListing, model } from "../shell/chosen";
+import { HeadMenu } from "../shell/HeadMenu";
 import { Problem } from "../shell/Problem";
 import { Busy, Choice, Toggle, Toolbar } from "../shell/Toolbar";
 import { useBusyParts } from "./busy_parts";
 import { goTo, useSequence } from "./chosen_sequence";
-import { HeadMenu } from "./HeadMenu";
 import { HeadStrip } from "./HeadStrip";
 import { hover } from "./hovering";
 import { SentenceMain } from "./SentenceMain";
@@ -47,7 +47,7 @@ function SentenceOf(props: { model: ModelRow }) {
   return (
     <section class="sentence-view" data-drawn={isBusy ? "no" : "yes"}>
       <Toolbar label="Head, sequence and weights">
-        <HeadMenu model={row} />
+        <HeadMenu />
         <SequenceMenu model={row.model} sequence={shown} what="sequence" />
         <Weighing />
       </Toolbar>

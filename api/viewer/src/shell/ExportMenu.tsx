@@ -63,7 +63,8 @@ function PointChoices(props: {
   const n = row.n_points;
   const name = `${nameFile(row)}${places ? "-selection" : ""}`;
   const isTooMany = places !== null && places.size > MOST_PLACES;
-  const saveCsv = async () => saveText(await makeCsv(row, props.model, places), `${name}.csv`, "text/csv");
+  const saveCsv = async () =>
+    saveText(await makeCsv(row, props.model, places), `${name}.csv`, "text/csv");
   const saveParquet = async () =>
     saveBlob(await makeParquet(row, props.model, places), `${name}.parquet`);
   return (

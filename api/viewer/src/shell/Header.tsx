@@ -11,6 +11,7 @@ import { openModel } from "./open_head";
 import { Search } from "./Search";
 import { Share } from "./Share";
 import { useShortcut } from "./shortcuts";
+import { ThemeMenu } from "./ThemeMenu";
 import { Choice } from "./Toolbar";
 import { HEAD_VIEWS, VIEW_NAMES } from "./title";
 
@@ -19,27 +20,22 @@ export function Header() {
   const isOpen = connection.value !== "token";
   return (
     <header class="header">
-      <div class="header-row">
-        <h1 class="header-name">
-          <Mark />
-          QK Atlas
-        </h1>
-        {isOpen && <ModelMenu />}
-        {isOpen && <Tabs />}
-        {isOpen && <Where />}
-        <span class="header-space" />
-        {isOpen && <Share />}
-        {isOpen && <ExportMenu />}
+      <h1 class="header-name">
+        <Mark />
+        QK Atlas
+      </h1>
+      {isOpen && <ModelMenu />}
+      {isOpen && <Tabs />}
+      {isOpen && <Where />}
+      {isOpen && <Search />}
+      <span class="header-space" />
+      {isOpen && <Share />}
+      {isOpen && <ExportMenu />}
+      <span class="header-theme">
         <ThemeMenu />
-        {isOpen && <HelpButton />}
-      </div>
-      {isOpen && (
-        <div class="header-row">
-          <Search />
-          <span class="header-space" />
-          <Selected />
-        </div>
-      )}
+      </span>
+      {isOpen && <HelpButton />}
+      {isOpen && <Selected />}
     </header>
   );
 }
@@ -152,25 +148,6 @@ function Selected() {
       <button type="button" class="quiet" onClick={() => select(null, null)}>
         Select none
       </button>
-    </span>
-  );
-}
-
-const THEMES = [
-  { value: "auto", label: "system" },
-  { value: "light", label: "light" },
-  { value: "dark", label: "dark" },
-] as const;
-
-function ThemeMenu() {
-  return (
-    <span class="header-theme">
-      <Choice
-        label="Theme"
-        value={state.theme.value}
-        options={THEMES}
-        onChange={(theme) => change({ theme })}
-      />
     </span>
   );
 }

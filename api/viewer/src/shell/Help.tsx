@@ -7,6 +7,7 @@ import { hasImages, listedVersion, measures, model } from "./chosen";
 import { type ColumnRow, FIGURES, HELD_OUT, loadColumns, MEASURES } from "./figures";
 import { Problem } from "./Problem";
 import { type Shortcut, shortcuts } from "./shortcuts";
+import { ThemeMenu } from "./ThemeMenu";
 import { VIEW_NAMES } from "./title";
 
 /** Whether the help sheet is in sight. */
@@ -39,6 +40,7 @@ export function Help() {
         <div class="help-sheet">
           <header class="help-head">
             <h2 id="help-title">Help</h2>
+            <ThemeMenu />
             <button type="button" onClick={close}>
               Close
             </button>

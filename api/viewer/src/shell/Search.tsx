@@ -79,17 +79,12 @@ export function Search() {
           onChange={(anyCase) => change({ anyCase })}
         />
       </form>
-      <Found />
-      {text !== "" && (
-        <button type="button" class="quiet" onClick={clear}>
-          Clear
-        </button>
-      )}
+      <Found clear={clear} />
     </search>
   );
 }
 
-function Found() {
+function Found({ clear }: { clear: () => void }) {
   const count = searchCount.value;
   const problem = searchProblem.value;
   return (
@@ -100,6 +95,11 @@ function Found() {
       {hits.value && hits.value.size > 0 && state.selector.value?.by !== "search" && (
         <button type="button" class="quiet" onClick={() => select({ by: "search" }, hits.value)}>
           Select them
+        </button>
+      )}
+      {state.search.value !== "" && (
+        <button type="button" class="quiet" onClick={clear}>
+          Clear
         </button>
       )}
     </span>

@@ -67,11 +67,7 @@ function quote(text: string): string {
 }
 
 /** The CSV of a map's points: of all in a set, or of the first MOST_POINTS by drawing order. */
-export async function makeCsv(
-  map: MapRow,
-  of: ModelRow,
-  places: PlaceSet | null,
-): Promise<string> {
+export async function makeCsv(map: MapRow, of: ModelRow, places: PlaceSet | null): Promise<string> {
   if (places !== null && map.n_points > MOST_POINTS) return makeLongCsv(map, of, places);
   const points = await loadPoints(map, { maxPoints: MOST_POINTS });
   if (places && indicesOf(points, places).length === 0) throw new RangeError(NONE_HERE);

@@ -72,7 +72,9 @@ test("a row without a sequence or a position selects nothing, nor does one of an
 
 test("a table without places says what it needs", () => {
   const table = tableFromArrays({ token: ["a"] });
-  expect(() => readPlaces(table, MODEL as never)).toThrow(/sequence_id and position, not only token/);
+  expect(() => readPlaces(table, MODEL as never)).toThrow(
+    /sequence_id and position, not only token/,
+  );
 });
 
 test("sequences of a link are selected with all their tokens", async () => {

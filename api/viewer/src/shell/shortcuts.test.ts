@@ -71,6 +71,26 @@ test("Enter on a button presses the button", () => {
   expect(run).not.toHaveBeenCalled();
 });
 
+test("arrow keys scroll what can be scrolled, and run what is registered elsewhere", () => {
+  const run = vi.fn();
+  stops.push(register({ key: "ArrowDown", what: "Next layer", run }));
+  stops.push(register({ key: "ArrowRight", what: "Next head", run }));
+  const [text, inner] = [document.createElement("p"), document.createElement("button")];
+  text.style.overflowY = "auto";
+  text.append(inner);
+  document.body.append(text);
+  Object.defineProperty(text, "scrollHeight", { value: 200 });
+  Object.defineProperty(text, "clientHeight", { value: 100 });
+  expect(press("ArrowDown", {}, inner).defaultPrevented).toBe(false);
+  expect(run).not.toHaveBeenCalled();
+  press("ArrowRight", {}, inner);
+  press("ArrowDown");
+  expect(run).toHaveBeenCalledTimes(2);
+  inner.setAttribute("role", "application");
+  press("ArrowDown", {}, inner);
+  expect(run).toHaveBeenCalledTimes(3);
+});
+
 test("a key that something else took, or an open dialog, runs nothing", () => {
   const run = vi.fn();
   stops.push(register({ key: "0", what: "Reset", run }));

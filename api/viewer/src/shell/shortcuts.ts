@@ -61,7 +61,30 @@ function isTaken(event: KeyboardEvent): boolean {
   const target = event.target;
   if (!(target instanceof Element)) return false;
   if (target.closest(TYPED_IN)) return true;
+  if (isScrolled(event, target)) return true;
   return (
     (event.key === "Enter" || event.key === " ") && target.closest("button, a, summary") !== null
   );
+}
+
+/** Whether an arrow key scrolls the page or a part of it, which is never taken from whoever reads. */
+function isScrolled(event: KeyboardEvent, target: Element): boolean {
+  if (!event.key.startsWith("Arrow") || event.shiftKey || event.ctrlKey || event.altKey)
+    return false;
+  if (target.closest("[role=application]")) return false;
+  const isAcross = event.key === "ArrowLeft" || event.key === "ArrowRight";
+  for (let at: Element | null = target; at; at = at.parentElement) {
+    if (canScroll(at, isAcross)) return true;
+  }
+  return false;
+}
+
+function canScroll(element: Element, isAcross: boolean): boolean {
+  const { scrollWidth, clientWidth, scrollHeight, clientHeight } = element;
+  const isLarger = isAcross ? scrollWidth > clientWidth : scrollHeight > clientHeight;
+  if (!isLarger) return false;
+  const style = getComputedStyle(element);
+  const overflow = isAcross ? style.overflowX : style.overflowY;
+  if (element === document.documentElement) return overflow !== "hidden" && overflow !== "clip";
+  return overflow === "auto" || overflow === "scroll";
 }

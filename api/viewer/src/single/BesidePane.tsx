@@ -100,13 +100,13 @@ function BesideMenus(props: {
       <NumberChoice
         label="Layer"
         value={target.layer}
-        of={[...new Set([target.layer, ...maps.map((one) => one.layer)])]}
+        of={maps.map((one) => one.layer)}
         onChange={(layer) => go({ layer })}
       />
       <NumberChoice
         label="Head"
         value={target.head}
-        of={[...new Set([target.head, ...ofLayer])]}
+        of={ofLayer}
         onChange={(head) => go({ head })}
       />
       <Choice

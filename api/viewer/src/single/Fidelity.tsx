@@ -1,8 +1,7 @@
 /** How far a map can be trusted, always beside it: its figures with what they would ideally be. */
 
 import type { MapRow } from "../contract/rows";
-import { writeSigned } from "../shell/figures";
-import { FIGURES, HELD_OUT } from "../shell/figures";
+import { FIGURES, HELD_OUT, writeSigned } from "../shell/figures";
 
 /** The figures of one map in a line, and what they mean. */
 export function Fidelity({ map }: { map: MapRow }) {

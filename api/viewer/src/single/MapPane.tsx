@@ -55,7 +55,10 @@ export function MapPane(props: {
     <section class="single-pane" aria-label={describe(pane, model, map)}>
       <header class="single-pane-head">{heading}</header>
       <Fidelity map={map} />
-      <div class="single-frame" ref={elements.frame} data-tool={toolOf(pane)}
+      <div
+        class="single-frame"
+        ref={elements.frame}
+        data-tool={toolOf(pane)}
         data-stale={isStale ? "yes" : "no"}
       >
         <canvas class="single-canvas" ref={elements.canvas} />

@@ -1,6 +1,8 @@
 /** What is shown of a head that has no such map: which ones it has. */
 
 import type { MapRow } from "../contract/rows";
+import { heads } from "../shell/chosen";
+import { type LayerHead, nameHead, openHead } from "../shell/open_head";
 import { nameVariant } from "./VariantsTable";
 import type { Variant } from "./variants";
 
@@ -15,11 +17,17 @@ export function NoMap(props: {
 }) {
   const { at, wanted, variants, isHead, onChoose } = props;
   if (!isHead) {
+    const nearest = findNearest(heads.value, at);
     return (
       <div class="single-no-map" role="status">
         <p>
-          The atlas has no layer {at.layer}, head {at.head} of this model: choose another one.
+          The atlas has no layer {at.layer}, head {at.head} of this model.
         </p>
+        {nearest && (
+          <button type="button" onClick={() => openHead(nearest)}>
+            Show {nameHead(nearest)}
+          </button>
+        )}
       </div>
     );
   }
@@ -52,4 +60,11 @@ export function NoMap(props: {
       )}
     </div>
   );
+}
+
+/** Of the heads that there are, the one fewest layers and then heads away. */
+function findNearest<Head extends LayerHead>(among: readonly Head[], at: LayerHead): Head | null {
+  const away = (one: LayerHead) =>
+    Math.abs(one.layer - at.layer) * 1_000 + Math.abs(one.head - at.head);
+  return [...among].sort((a, b) => away(a) - away(b))[0] ?? null;
 }

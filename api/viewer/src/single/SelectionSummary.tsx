@@ -1,11 +1,10 @@
 /** What is selected on the map in sight. */
 
-import { select, selection } from "../contract/selection";
-import { change } from "../contract/state";
+import { selection } from "../contract/selection";
 import { countPlaces } from "./marks";
 import type { Drawn } from "./pane";
 
-/** Counts of the selected queries, keys and sequences, with a button to select nothing. */
+/** Counts of the selected queries, keys and sequences. */
 export function SelectionSummary({ drawn }: { drawn: Drawn }) {
   const places = selection.value;
   if (!places) {
@@ -27,17 +26,6 @@ export function SelectionSummary({ drawn }: { drawn: Drawn }) {
           {format(nSequences, "sequence", "sequences")}
         </b>
         {nElsewhere > 0 && `; ${nElsewhere.toLocaleString("en")} more are not drawn on this map`}
-      </p>
-      <p class="single-actions">
-        <button
-          type="button"
-          onClick={() => {
-            change({ point: null });
-            select(null, null);
-          }}
-        >
-          Select nothing
-        </button>
       </p>
     </div>
   );

@@ -5,8 +5,8 @@ import { ColourMenu } from "../colour/ColourMenu";
 import type { MapRow, ModelRow } from "../contract/rows";
 import { change, state } from "../contract/state";
 import { hasImages, method } from "../shell/chosen";
+import { HeadMenu } from "../shell/HeadMenu";
 import { Choice, Toggle, Toolbar } from "../shell/Toolbar";
-import { HeadSteps } from "./HeadSteps";
 import { NO_DISTORTION } from "./Notes";
 import { firstPane, tool } from "./pane";
 import { choicesOf, closestVariant, type Variant, writeTarget } from "./variants";
@@ -29,7 +29,7 @@ export function SingleControls(props: {
   return (
     <>
       <Toolbar label="Which map">
-        <HeadSteps />
+        <HeadMenu hasNames hasPlainKeys />
         <VariantMenus variants={variants} map={map} />
         {state.beside.value === "" && map && (
           <button type="button" onClick={() => openBeside(variants, map)}>

@@ -4,7 +4,15 @@ import { useEffect } from "preact/hooks";
 import type { MapRow, ModelRow } from "../contract/rows";
 import { change, state } from "../contract/state";
 import { zoomAt } from "../draw/camera";
-import { headRow, isListing, map as mapInSight, maps, method, model, models } from "../shell/chosen";
+import {
+  headRow,
+  isListing,
+  map as mapInSight,
+  maps,
+  method,
+  model,
+  models,
+} from "../shell/chosen";
 import { registerPicture } from "../shell/exporting";
 import { useShortcut } from "../shell/shortcuts";
 import { Busy } from "../shell/Toolbar";
@@ -19,9 +27,9 @@ import { isSelecting, useRestoredOutline } from "./restore";
 import { SelectionSummary } from "./SelectionSummary";
 import { SingleControls } from "./SingleControls";
 import { useNeighboursAhead } from "./use_drawn";
+import { usePickedOfColour } from "./use_picked";
 import { nameVariant, VariantsTable } from "./VariantsTable";
 import { readTarget, variantsOf } from "./variants";
-import { usePickedOfColour } from "./use_picked";
 import { viewKey } from "./view_key";
 import "../styles/single.css";
 
@@ -112,11 +120,7 @@ function showMap({ method: name, joint, dims }: MapRow): void {
 }
 
 /** What is known beside the map: the clicked point, the selection, the head's other maps. */
-function Panel(props: {
-  model: ModelRow;
-  map: MapRow | null;
-  variants: readonly MapRow[];
-}) {
+function Panel(props: { model: ModelRow; map: MapRow | null; variants: readonly MapRow[] }) {
   const place = state.point.value;
   const target = readTarget(state.beside.value);
   const isBeside = state.clickedIn.value === "beside" && target !== null;

@@ -7,6 +7,7 @@ import { placeAt, placesOf } from "../contract/points";
 import { select } from "../contract/selection";
 import { change, state } from "../contract/state";
 import { model as modelInSight } from "../shell/chosen";
+import { selectSequences } from "../shell/select_sequences";
 import { say } from "../shell/toasts";
 import { type GestureHost, listenGestures, type Pixel } from "./gestures";
 import { active, firstPane, type Pane, pointed, tool } from "./pane";
@@ -15,8 +16,6 @@ import type { Scene } from "./scene";
 
 const HOVER_RADIUS_PX = 10;
 const CLICK_RADIUS_PX = 12;
-/** Sequences that a selector may name: more make an address too long. */
-const MOST_SEQUENCES = 500;
 
 /** Listen to a pane's pointer; returns where it hovers, null while it does not. */
 export function useMapGestures(
@@ -144,14 +143,8 @@ function selectWithin(pane: Pane, scene: Scene, pixels: readonly number[]): void
     // Where only some of the points are drawn, the outline is asked for as from a link.
     select(selector, drawn.part.isCut && drawn.map.dims === 2 ? null : places);
   } else {
-    selectSequences(places.sequences());
+    selectSequences(places.sequences()); // models share sequences, not positions
   }
-}
-
-/** Models share sequences, not positions. */
-function selectSequences(ids: readonly number[]): void {
-  if (ids.length > MOST_SEQUENCES) say(`Only the first ${MOST_SEQUENCES} sequences are selected.`);
-  select({ by: "sequence", sequenceIds: ids.slice(0, MOST_SEQUENCES) }, null);
 }
 
 /** Whether something was given up: an outline, the clicked point, the selection, in this order. */

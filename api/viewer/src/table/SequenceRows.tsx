@@ -1,9 +1,10 @@
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { imageUrl } from "../contract/atlas";
 import type { ModelRow, SequenceRow } from "../contract/rows";
-import { hits, select, selection } from "../contract/selection";
+import { hits, selection } from "../contract/selection";
 import { state } from "../contract/state";
 import { openSequence } from "../shell/open_head";
+import { selectSequences } from "../shell/select_sequences";
 import { countBySequence, countTokensBySequence } from "./counts";
 
 interface RowsProps {
@@ -117,7 +118,7 @@ function PageBox({ ids, selected }: { ids: readonly number[]; selected: Readonly
       title="select all on this page"
       checked={n > 0 && n === ids.length}
       disabled={ids.length === 0}
-      onChange={(event) => selectSequences(ids, event.currentTarget.checked)}
+      onChange={(event) => turnSequences(ids, event.currentTarget.checked)}
     />
   );
 }
@@ -139,7 +140,7 @@ function Row(props: {
           type="checkbox"
           aria-label={`select sequence ${id}`}
           checked={isSelected}
-          onChange={(event) => selectSequences([id], event.currentTarget.checked)}
+          onChange={(event) => turnSequences([id], event.currentTarget.checked)}
         />
       </td>
       <td class="table-number">{id}</td>
@@ -174,12 +175,11 @@ function readSelected(): ReadonlySet<number> {
 }
 
 /** Select some sequences more, or less; their places are found from the selector. */
-function selectSequences(ids: readonly number[], isMore: boolean): void {
+function turnSequences(ids: readonly number[], isMore: boolean): void {
   const next = new Set(readSelected());
   for (const id of ids) {
     if (isMore) next.add(id);
     else next.delete(id);
   }
-  const sequenceIds = [...next].sort((a, b) => a - b);
-  select(sequenceIds.length > 0 ? { by: "sequence", sequenceIds } : null, null);
+  selectSequences([...next].sort((a, b) => a - b));
 }

@@ -86,7 +86,7 @@ function readAsked(): Asked {
 function goToFirst(aborted: AbortSignal): void {
   if (aborted.aborted) return;
   change({ cursor: "" });
-  say("The page of the link is no longer there: this is the first page.");
+  say("That page was of a former version of the atlas: this is the first one.");
 }
 
 function Counts(props: {
@@ -153,7 +153,7 @@ function Pages(props: { loaded: Loaded<Page<SequenceRow>>; question: string }) {
       >
         {trail === null ? "First page" : "Previous"}
       </button>
-      <span>{writeRange(page, trail)}</span>
+      <span>{loaded.isLoading ? "Loading…" : writeRange(page, trail)}</span>
       <button type="button" disabled={next === null || loaded.isLoading} onClick={goOn}>
         Next
       </button>
