@@ -18,7 +18,7 @@ PAGE_SOURCES := $(wildcard $(addprefix api/viewer/,package.json package-lock.jso
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix api/viewer
 
 .PHONY: help demo viewer test check format bench bench-maps bench-scale bench-serve bench-mosaic \
-  bench-viewer fuzz hostile-report pictures constraints docs clean
+  bench-viewer chaos fuzz hostile-report pictures constraints constraints-images docs clean
 
 help:
 	@echo "make demo                 build an atlas of MiniLM over Python's language reference"
@@ -32,6 +32,7 @@ help:
 	@echo "make bench-serve          the service, beside bare DuckDB and AttentionViz's JSON, over TEXT"
 	@echo "make bench-mosaic         Mosaic's queries over HTTP, beside duckdb-server, over TEXT"
 	@echo "make bench-viewer         the viewer in Chromium, beside AttentionViz's JSON, over TEXT"
+	@echo "make chaos                the long set of faults: kills, broken disks, lost connections"
 	@echo "make fuzz                 100,000 mutated statements through gate and worker"
 	@echo "make hostile-report       the hostile statements on DuckDB 2, in an environment of its own"
 	@echo "make pictures             the pictures of the documentation, from the demo's atlas"
@@ -73,6 +74,9 @@ bench-mosaic: .venv/.dev .venv/.weights-smollm2
 bench-viewer: .venv/.dev .venv/.weights-smollm2 $(BROWSER) $(PAGE)
 	$(BIN)/python -m bench.viewer $(TEXT) $(MORE_TEXT)
 
+chaos: .venv/.dev .venv/.weights-smollm2
+	$(BIN)/python -m pytest -m chaos
+
 fuzz: .venv/.dev
 	$(BIN)/python -m tests.api.worker_fuzz 100000
 
@@ -97,6 +101,12 @@ constraints:
 	build/constraints/bin/python -m pip install torch==2.13.0
 	build/constraints/bin/python -m pip install -e '.[demo,dev,s3]'
 	build/constraints/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+# What the images install, for both; no GPU is needed, but an index with torch's build for CUDA.
+constraints-images:
+	rm -rf build/images && $(PYTHON) -m venv build/images
+	build/images/bin/python -m pip install --quiet --upgrade pip packaging
+	build/images/bin/python -m infra.image_locks
 
 clean:
 	rm -rf build .venv api/viewer/dist api/viewer/node_modules
