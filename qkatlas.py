@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from api.command import serve
 from api.viewers import commands as viewers
 from flows.environment import is_debugging
+from flows.maintain_commands import commands as maintain
 from store.errors import AtlasError, ConfigError
 
 if TYPE_CHECKING:
@@ -124,35 +122,50 @@ def run(
 
 
 @app.command()
-def plan(config: ConfigFile, overrides: Overrides = None, atlas: OtherAtlas = None) -> None:
-    """Say what a run would read and write, without writing.
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    atlas: OtherAtlas = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Machines; the configuration's actors if left out.")
+    ] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Measure this machine first.")] = False,
+    probe_seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 30.0,
+    price: Annotated[float, typer.Option(min=0, help="Storage, USD a GB and month.")] = 0.023,
+) -> None:
+    """Say what a run would read and write, without writing, and what it costs on a cluster.
 
-    Example: `qkatlas plan examples/encoder_on_text.yaml`
+    Example: `qkatlas plan examples/encoder_on_text.yaml --probe --workers 16`
     """
+    from flows.cluster_plan import plan_cluster
     from flows.config import load_config
-    from flows.estimate import estimate_run
 
-    estimate = estimate_run(load_config(config, overrides or (), atlas))
-    table = Table("model", box=box.SIMPLE_HEAD)
-    for name in ("sequences", "tokens", "shards", "files", "bytes", "mean file"):
-        table.add_column(name, justify="right")
-    for row in estimate.rows:
-        table.add_row(*row.cells())
-    if estimate.rows:
-        console.print(table)
-    for note in estimate.notes:
-        console.print(f"[yellow]{escape(note)}", highlight=False)
+    loaded = load_config(config, overrides or (), atlas)
+    plan_cluster(loaded, console, workers, probe_seconds if probe else None, price)
 
 
 @app.command()
-def status(atlas: AtlasOption = None) -> None:
-    """Show what an atlas holds and what went wrong in it.
+def status(
+    atlas: AtlasOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 2.0,
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="End the watch when no shard waits.")
+    ] = False,
+) -> None:
+    """Show what an atlas holds and what went wrong in it, or watch it grow.
 
-    Example: `qkatlas status --atlas build/demo-atlas`
+    Example: `qkatlas status --atlas build/demo-atlas --watch`
     """
+    if watch:
+        from flows.watch_view import watch_atlas
+
+        return watch_atlas(_uri(atlas), console, every, until_done)
+    from flows.dashboards import show_dashboards
     from flows.overview import show_status
 
     show_status(_uri(atlas), console)
+    show_dashboards(console)
 
 
 @app.command()
@@ -259,6 +272,21 @@ def drop(
 
 
 @app.command()
+def retry(
+    atlas: AtlasOption = None,
+    corpus: Annotated[str | None, typer.Option(help="Only shards of this corpus.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only shards of this model key.")] = None,
+) -> None:
+    """Plan quarantined shards again, for the next run.
+
+    Example: `qkatlas retry --atlas build/demo-atlas --model minilm`
+    """
+    from flows.retry import plan_again
+
+    console.print(plan_again(_uri(atlas), corpus, model), soft_wrap=True, highlight=False)
+
+
+@app.command()
 def demo(
     model: Annotated[str, typer.Option(help="minilm or smollm2.")] = "minilm",
     folder: Annotated[Path, typer.Option(help="Where to build it.")] = Path("build"),
@@ -290,6 +318,7 @@ def demo(
 
 app.command()(serve)
 app.add_typer(viewers, name="viewers")
+app.add_typer(maintain, name="maintain")
 
 
 def _uri(atlas: str | None) -> str:

@@ -4,14 +4,23 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 from time import monotonic
 
 from api.settings import ServeSettings
 from store.atlas import Atlas
 from store.errors import StaleVersionError
+from store.object_store import explained, filesystem
 from store.schema import TABLES
 from store.snapshot import Snapshot, local_path
+
+LOOK_WHOLE_S = 300.0
+"""Seconds after which an atlas on an object store is loaded anew whatever its next commits say:
+another may have been built in its place."""
+
+_LOOKERS = 8
 
 log = logging.getLogger("qkatlas.service")
 
@@ -36,6 +45,7 @@ class Service:
         """Absolute, so that it is found in every message that must not show it."""
         self._lock = Lock()
         self._stamp = _newest_commits(self.uri)
+        self._look_again = monotonic() + LOOK_WHOLE_S
         self._current = Atlas(self.uri)
         self._version = self._current.snapshot.version
         self._kept: dict[str, tuple[Atlas, float]] = {}
@@ -74,6 +84,9 @@ class Service:
         stamp = _newest_commits(self.uri)
         if stamp and stamp == self._stamp:
             return False
+        if not stamp and monotonic() < self._look_again and not _is_overtaken(self._current):
+            return False
+        self._look_again = monotonic() + LOOK_WHOLE_S
         atlas = Atlas(self.uri)
         version = atlas.snapshot.version
         self._stamp = stamp
@@ -133,6 +146,24 @@ def _newest_commits(uri: str) -> Stamp:
         for log in logs
         if log.is_dir()
     )
+
+
+def _is_overtaken(atlas: Atlas) -> bool:
+    """Whether a table of an object store has a newer commit: one small request a table."""
+    versions = atlas.snapshot.versions
+    following = [version + 1 for version in versions.values()]
+    with ThreadPoolExecutor(_LOOKERS) as pool:
+        return any(pool.map(partial(_has_commit, atlas.uri), versions, following))
+
+
+def _has_commit(uri: str, table: str, version: int) -> bool:
+    with explained(uri):
+        where, root = filesystem(uri)
+        try:
+            where.open_input_file(f"{root}/{table}/_delta_log/{version:020}.json").close()
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def _stamp(entry: os.DirEntry[str]) -> str:

@@ -16,13 +16,16 @@ from pipeline.hub import PREFIX as HUB_PREFIX
 from pipeline.hub import fingerprint_hub, parse_hub
 from pipeline.settings import CorpusSpec
 from pipeline.sources import KNOWN_EXTENSIONS, SourceFile, SourceKind, kind_of
-from pipeline.streams import is_local, locate, open_stream, read_chunks
-from store.errors import ConfigError, CorpusFormatError, SourceNotFoundError
+from pipeline.streams import is_local, locate, read_chunks, read_ranges
+from store.errors import AtlasError, ConfigError, CorpusFormatError, SourceNotFoundError
+from store.object_errors import redact
+from store.object_store import explained
 
 __all__ = [
     "SourceFile",
     "SourceKind",
     "appended_cleanly",
+    "begins_as",
     "fingerprint",
     "list_sources",
     "modality",
@@ -30,6 +33,9 @@ __all__ = [
 
 _MIB = 1 << 20
 _SEAM_BYTES = 4096
+_GROWING = ("text", "jsonl", "csv")
+"""Formats that rows may be appended to."""
+
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -142,14 +148,18 @@ def _list_remote(source: str) -> list[SourceFile]:
     filesystem, path = locate(source)
     filesystem.invalidate_cache()
     try:
-        info = _find_info(filesystem, path)
-        if info is not None and info["type"] == "file":
-            return [_name_file(source, info["size"])]
-        list_files = filesystem.glob if info is None else filesystem.find
-        found = list_files(path, detail=True)
+        with explained(source):
+            info = _find_info(filesystem, path)
+            if info is not None and info["type"] == "file":
+                return [_name_file(source, info["size"])]
+            list_files = filesystem.glob if info is None else filesystem.find
+            found = list_files(path, detail=True)
+    except AtlasError:
+        raise
     except OSError as error:
         raise SourceNotFoundError(
-            f"corpus source {source!r} cannot be listed ({error}); check address and access rights"
+            f"corpus source {source!r} cannot be listed ({redact(str(error))}); check address "
+            "and access rights"
         ) from error
     if not found:
         raise SourceNotFoundError(
@@ -219,39 +229,67 @@ def _check_name(name: str) -> None:
         raise CorpusFormatError(f"the name of {name!r} is not UTF-8; rename the file") from error
 
 
-def fingerprint(file: SourceFile, n_bytes: int | None = None) -> str:
-    """What tells whether a file is the same: the ETag, or size and xxh64 of first and last MiB.
+def fingerprint(file: SourceFile, known: str = "") -> str:
+    """What tells whether a file is the same: size and xxh64 of first and last MiB, the ETag before.
+
+    An ETag alone would not tell growth from change, so what can grow carries both.
 
     Args:
         file: the file.
-        n_bytes: look at this many bytes from its beginning; None means all. An ETag only speaks
-            for all of them.
+        known: its fingerprint of before; given back where the file is still the same, and an
+            object whose ETag is the same is not read for that.
     """
     if file.kind == "hub":
         return fingerprint_hub(file.source)
-    size = file.bytes if n_bytes is None else n_bytes
-    etag = None if is_local(file.source) or size != file.bytes else _etag(file.source)
-    return f"etag:{etag}" if etag else f"{size}:{_hash_ends(file.source, size)}"
+    etag = None if is_local(file.source) else _etag(file.source)
+    if etag is None:
+        return _ends(file.source, file.bytes)
+    named = f"etag:{etag}"
+    if known.partition(",")[0] == named:
+        return known
+    if file.kind not in _GROWING:
+        return named
+    ends = _ends(file.source, file.bytes)
+    return known if known and _known_ends(known) == ends else f"{named},{ends}"
+
+
+def begins_as(file: SourceFile, n_bytes: int, known: str) -> bool:
+    """Whether the first bytes of a file are still the whole file that a fingerprint was made of.
+
+    Args:
+        file: the file as it is now, no shorter.
+        n_bytes: its size then.
+        known: its fingerprint then. Of one that is only an ETag nothing can be told.
+    """
+    return file.kind in _GROWING and _known_ends(known) == _ends(file.source, n_bytes)
+
+
+def _known_ends(known: str) -> str:
+    """The part of a fingerprint that was made from bytes; empty where it has none."""
+    return known.partition(",")[2] if known.startswith("etag:") else known
 
 
 def _etag(source: str) -> str | None:
     """The ETag that an object store gives."""
     filesystem, path = locate(source)
-    info = _find_info(filesystem, path) or {}
+    with explained(source):
+        info = _find_info(filesystem, path) or {}
     etag = info.get("ETag") or info.get("etag")
     return str(etag).strip('"') if etag else None
 
 
-def _hash_ends(source: str, size: int) -> str:
-    """xxh64 of the first and the last MiB of a file's first `size` bytes."""
+def _ends(source: str, size: int) -> str:
+    """Size and xxh64 of the first and the last MiB of a file's first `size` bytes."""
     digest = xxhash.xxh64()
-    with open_stream(source) as stream:
-        digest.update(stream.read(min(size, _MIB)))
-        if size > _MIB:
-            last = max(_MIB, size - _MIB)
-            stream.seek(last)
-            digest.update(stream.read(size - last))
-    return digest.hexdigest()
+    for piece in read_ranges(source, _end_ranges(size)):
+        digest.update(piece)
+    return f"{size}:{digest.hexdigest()}"
+
+
+def _end_ranges(size: int) -> list[tuple[int, int]]:
+    """Where the first and the last MiB lie, without what both have."""
+    last = (max(_MIB, size - _MIB), size)
+    return [(0, min(size, _MIB)), *([last] if size > _MIB else [])]
 
 
 def appended_cleanly(file: SourceFile, old_bytes: int, spec: CorpusSpec) -> bool:
@@ -266,7 +304,7 @@ def appended_cleanly(file: SourceFile, old_bytes: int, spec: CorpusSpec) -> bool
         old_bytes: its size when it was read.
         spec: the corpus it belongs to.
     """
-    if file.kind not in ("text", "jsonl", "csv"):
+    if file.kind not in _GROWING:
         return False
     if old_bytes == 0:
         return True

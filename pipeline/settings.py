@@ -149,8 +149,32 @@ class InductionSpec:
 
 
 @dataclass(frozen=True)
+class ActorGroup:
+    """Capture actors that are alike; several groups make a mixed cluster."""
+
+    actors: int = 1
+    """How many; each loads the model once."""
+    num_cpus: float = 1.0
+    """CPUs that Ray books for each."""
+    num_gpus: float = 0.0
+    """GPUs that Ray books for each; fractions share a GPU."""
+    resources: tuple[tuple[str, float], ...] = ()
+    """Resources of your own that Ray books for each, such as those that mark a kind of node."""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What each task, a map or the measures of a head, may use."""
+
+    num_cpus: float = 1.0
+    """CPUs that Ray books for it."""
+    num_gpus: float = 0.0
+    """GPUs that Ray books for it; fractions share a GPU."""
+
+
+@dataclass(frozen=True)
 class WorkerSpec:
-    """What each Ray worker may use."""
+    """What the Ray workers may use."""
 
     actors: int = 1
     """Capture actors; each loads the model once."""
@@ -158,3 +182,25 @@ class WorkerSpec:
     """CPUs that Ray books for an actor or a task."""
     num_gpus: float = 0.0
     """GPUs that Ray books for an actor or a task; fractions share a GPU."""
+    groups: tuple[ActorGroup, ...] = ()
+    """Actors of several kinds, in place of the three above."""
+    tasks: TaskSpec | None = None
+    """What a task may use; None means as much as an actor of the simple form."""
+    wait_s: float = 900.0
+    """Seconds to wait for a first worker to find room on the cluster."""
+
+    @property
+    def actor_groups(self) -> tuple[ActorGroup, ...]:
+        """The groups; the simple form is one."""
+        return self.groups or (ActorGroup(self.actors, self.num_cpus, self.num_gpus),)
+
+    @property
+    def task_spec(self) -> TaskSpec:
+        """What a task may use."""
+        return self.tasks or TaskSpec(self.num_cpus, self.num_gpus)
+
+    @property
+    def mixes_devices(self) -> bool:
+        """Whether some workers book a GPU and others none, which then must not touch one."""
+        booked = [group.num_gpus for group in self.actor_groups]
+        return any(booked) and not all([*booked, self.task_spec.num_gpus])

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,11 @@ from store.files import (
     partition_folder,
     shard_file_name,
 )
+from store.outgoing import OutgoingFile
 from store.schema import TABLES
+
+_SENDERS = 8
+"""Files that are finished at once: to an object store each takes a few round trips."""
 
 
 @dataclass
@@ -31,7 +34,7 @@ class _OpenFile:
     table: str
     partition: tuple[tuple[str, str], ...]
     path: str
-    stream: Any
+    outgoing: OutgoingFile
     writer: pq.ParquetWriter
     n_rows: int = 0
     first: int | None = None
@@ -47,17 +50,16 @@ class _OpenFile:
 
     def close(self) -> WrittenFile:
         self.writer.close()
-        size = self.stream.tell()
-        self.stream.close()
+        size = self.outgoing.finish()
         return WrittenFile(
             self.table, self.path, self.partition, self.n_rows, size, self.first, self.last
         )
 
     def discard(self) -> WrittenFile:
         """Close what is still open, whatever state an error left it in."""
-        for part in (self.writer, self.stream):
-            with suppress(OSError, ValueError, pa.ArrowException):
-                part.close()
+        with suppress(OSError, ValueError, pa.ArrowException):
+            self.writer.close()
+        self.outgoing.discard()
         return WrittenFile(self.table, self.path, self.partition, 0, 0)
 
 
@@ -127,12 +129,11 @@ class ShardWriter:
         key = (table, model, *(value for _, value in partition))
         if key not in self._open:
             name = shard_file_name(self._shard_ids[model], self._attempt)
-            folder = partition_folder(partition)
-            target = join(self._root, table, folder)
-            self._filesystem.create_dir(target.rstrip("/"), recursive=True)
-            stream = self._filesystem.open_output_stream(target + name)
+            path = partition_folder(partition) + name
+            target = join(self._root, table, path)
+            outgoing = OutgoingFile(self._filesystem, target, self._uri)
             self._open[key] = _OpenFile(
-                table, partition, folder + name, stream, open_writer(table, stream)
+                table, partition, path, outgoing, open_writer(table, outgoing.stream)
             )
         return self._open[key]
 
@@ -140,15 +141,18 @@ class ShardWriter:
         """Finish all files; returns them by model key."""
         self._pool.shutdown(wait=True)
         found: dict[str, list[WrittenFile]] = {model: [] for model in self._shard_ids}
-        for (_, model, *_), file in self._open.items():
-            found[model].append(file.close())
+        with ThreadPoolExecutor(_SENDERS, thread_name_prefix="send") as senders:
+            written = list(senders.map(_OpenFile.close, self._open.values()))
+        for (_, model, *_), file in zip(self._open, written, strict=True):
+            found[model].append(file)
         self._open.clear()
         return found
 
     def abandon(self) -> None:
         """Give the shard up: close and delete what was written."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        delete_files(self._uri, [file.discard() for file in self._open.values()])
+        discarded = [(file.discard(), file.outgoing) for file in self._open.values()]
+        delete_files(self._uri, [file for file, left in discarded if left.is_visible])
         self._open.clear()
 
 

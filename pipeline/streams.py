@@ -4,14 +4,17 @@ Separate from the formats so that each reads local files, object stores, gzip an
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, Literal, Protocol
 
 import fsspec
 import zstandard
 from fsspec.implementations.local import LocalFileSystem
 
-from store.errors import ConfigError, CorpusFormatError, SourceNotFoundError
+from store.errors import AtlasError, ConfigError, CorpusFormatError, SourceNotFoundError
+from store.object_errors import redact
+from store.object_store import check_no_credentials, explained, is_s3, reach
+from store.s3_place import s3fs_options
 
 Compression = Literal["gzip", "zstd"]
 
@@ -35,11 +38,19 @@ def is_local(source: str) -> bool:
 
 
 def locate(source: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a path or URI, and the path in it."""
+    """The fsspec filesystem of a path or URI, and the path in it.
+
+    Raises:
+        ConfigError: nothing opens such a URI, or it holds credentials.
+        StoreAccessError, ObjectStoreError: the object store refuses, or does not answer.
+    """
     if is_local(source):
         return LocalFileSystem(), source
+    check_no_credentials(source)
+    reach(source, may_list=False)
+    options = s3fs_options() if is_s3(source) else {}
     try:
-        filesystem, path = fsspec.core.url_to_fs(source)
+        filesystem, path = fsspec.core.url_to_fs(source, **options)
     except (ValueError, ImportError) as error:
         hint = "; pip install 'qkatlas[s3]'" if source.startswith("s3") else ""
         raise ConfigError(f"corpus source {source!r} cannot be opened: {error}{hint}") from error
@@ -54,14 +65,39 @@ def open_stream(source: str) -> IO[bytes]:
     """
     filesystem, path = locate(source)
     try:
-        stream: IO[bytes] = filesystem.open(path, "rb")
+        with explained(source):
+            stream: IO[bytes] = filesystem.open(path, "rb")
+    except AtlasError:
+        raise
     except OSError as error:
-        detail = error.strerror or str(error)
+        detail = redact(error.strerror or str(error))
         raise SourceNotFoundError(
             f"corpus file {source} cannot be opened ({detail}); "
             "check that it still exists and that you may read it"
         ) from error
     return stream
+
+
+def read_ranges(source: str, ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    """Some ranges of a corpus file's bytes as it lies, each at once.
+
+    Args:
+        source: path or URI.
+        ranges: first byte, and the one behind the last.
+
+    Raises:
+        SourceNotFoundError: it is gone or may not be read.
+    """
+    if is_s3(source):
+        filesystem, path = locate(source)
+        with explained(source):
+            for start, end in ranges:
+                yield filesystem.cat_file(path, start=start, end=end) if end > start else b""
+        return
+    with open_stream(source) as stream:
+        for start, end in ranges:
+            stream.seek(start)
+            yield stream.read(end - start)
 
 
 def read_chunks(
@@ -81,6 +117,8 @@ def read_chunks(
     with open_stream(source) as stream:
         stream.seek(start)
         raw = _raw_chunks(stream, _STEP_BYTES[compression], start, end)
+        if not is_local(source):
+            raw = _explain_chunks(raw, source)
         try:
             yield from raw if compression is None else _unpack(raw, compression)
         except (EOFError, zlib.error, zstandard.ZstdError) as error:
@@ -99,6 +137,12 @@ def _raw_chunks(stream: IO[bytes], size: int, start: int, end: int | None) -> It
             return
         position += len(chunk)
         yield chunk
+
+
+def _explain_chunks(chunks: Iterator[bytes], source: str) -> Iterator[bytes]:
+    """The same pieces, with trouble of an object store in our words."""
+    with explained(source):
+        yield from chunks
 
 
 class _Decoder(Protocol):

@@ -75,6 +75,20 @@ class AtlasNotFoundError(AtlasError, FileNotFoundError):
     exit_code = 2
 
 
+class ObjectStoreError(AtlasError, ConnectionError):
+    """An object store does not answer, whatever it was asked."""
+
+
+class StoreAccessError(AtlasError, PermissionError):
+    """An object store refuses: wrong or no credentials, another region, no such bucket."""
+
+    exit_code = 2
+
+
+class AccessDeniedError(StoreAccessError):
+    """An object store knows who asks, or nobody, and does not let them."""
+
+
 class AtlasFormatError(AtlasError, ValueError):
     """An atlas has a newer format, or a table is damaged or not ours."""
 

@@ -22,17 +22,22 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from store.errors import AtlasFormatError, AtlasNotFoundError, CommitError
-from store.files import WrittenFile, add_action, check_files, delete_files
+from store.errors import AtlasFormatError, AtlasNotFoundError, CommitError, StoreAccessError
+from store.files import WrittenFile, add_action, delete_files
+from store.object_errors import redact
+from store.object_store import ask_again, explained
+from store.offered import check_files, check_owner, check_rows
 from store.scan import read_files
 from store.schema import FORMAT, FORMAT_PROPERTY, TABLES
-from store.snapshot import open_table, table_uri
+from store.snapshot import open_table, storage_options, table_uri
 
 Row = dict[str, Any]
 
 Result = TypeVar("Result")
 
 _ATTEMPTS = 5
+_PATIENCE_S = 600.0
+"""After so long no further attempt begins; each has asked an object store for minutes itself."""
 _TOKEN = "qkatlas.append"
 
 
@@ -86,7 +91,7 @@ class Lake:
         """
         for name in TABLES:
             if not _is_there(self.uri, name):
-                _create_table(self.uri, name)
+                ask_again(partial(_create_table, self.uri, name))
 
     def append(self, table: str, make_rows: Callable[[DeltaTable], list[Row]], app: str) -> int:
         """Append rows that are worked out from the table's newest state, exactly once.
@@ -129,15 +134,15 @@ class Lake:
             CommitError: a file is not what was reported, or five attempts failed.
         """
         units = list(units)
-        _check_names(ledger, units)
-        check_files(self.uri, (file for unit in units for file in unit.files))
+        _check_units(ledger, units)
+        files = [file for unit in units for file in unit.files]
+        _retry(partial(check_files, self.uri, files), ledger.table)
         once = list({owner_of(ledger, unit.row): unit for unit in reversed(units)}.values())[::-1]
         committed: set[WrittenFile] = set()
         for table in ledger.data_tables:
             committed |= _retry(partial(self._commit_files, ledger, table, once), table)
         written = self._commit_rows(ledger, once)
-        files = [file for unit in units for file in unit.files if file not in committed]
-        self._delete_unlisted(files)
+        self._delete_unlisted([file for file in files if file not in committed])
         return written
 
     def commit_rows(self, ledger: Ledger, rows: Iterable[Row]) -> list[Unit]:
@@ -254,18 +259,20 @@ def _create_table(uri: str, name: str) -> None:
     if "://" not in where:
         os.makedirs(where, exist_ok=True)
     try:
-        DeltaTable.create(
-            where,
-            schema=Schema.from_arrow(table.schema.remove_metadata()),
-            mode="ignore",
-            partition_by=list(table.partitions) or None,
-            name=table.name,
-            description=table.about,
-            configuration={FORMAT_PROPERTY: str(FORMAT)},
-            raise_if_key_not_exists=False,
-        )
+        with explained(where):
+            DeltaTable.create(
+                where,
+                schema=Schema.from_arrow(table.schema.remove_metadata()),
+                mode="ignore",
+                partition_by=list(table.partitions) or None,
+                name=table.name,
+                description=table.about,
+                configuration={FORMAT_PROPERTY: str(FORMAT)},
+                storage_options=storage_options(uri),
+                raise_if_key_not_exists=False,
+            )
     except DeltaError:
-        if not DeltaTable.is_deltatable(where):
+        if not DeltaTable.is_deltatable(where, storage_options(uri)):
             raise
     open_table(uri, name)
 
@@ -281,15 +288,18 @@ def next_version(handle: DeltaTable, app: str) -> int:
     return 0 if version is None else version + 1
 
 
-def _check_names(ledger: Ledger, units: Iterable[Unit]) -> None:
-    """Refuse files whose name would hide them, or show them with another unit."""
+def _check_units(ledger: Ledger, units: Sequence[Unit]) -> None:
+    """Refuse rows that the ledger cannot hold, and files that are not the unit's own."""
+    check_rows(ledger.table, [unit.row for unit in units])
     for unit in units:
-        owner = owner_of(ledger, unit.row)
+        offered: set[tuple[str, str]] = set()
         for file in unit.files:
             if file.table not in ledger.data_tables:
                 raise CommitError(f"{file.path}: {ledger.table} holds no files of {file.table}")
-            if not file.path.rpartition("/")[2].startswith(f"{owner}-"):
-                raise CommitError(f"{file.path}: expected a name that begins with {owner}-")
+            check_owner(file, owner_of(ledger, unit.row), unit.row)
+            if (file.table, file.path) in offered:
+                raise CommitError(f"{file.path}: reported twice for one unit, expected once")
+            offered.add((file.table, file.path))
 
 
 def _listed_owners(handle: DeltaTable) -> set[str]:
@@ -359,17 +369,21 @@ def _has_commit(handle: DeltaTable, version: int, token: str) -> bool:
 def _retry(attempt: Callable[[], Result], table: str) -> Result:
     """Run an attempt that starts from freshly loaded tables until no other writer was faster."""
     last: Exception | None = None
+    end = time.monotonic() + _PATIENCE_S
     for number in range(_ATTEMPTS):
         try:
             return attempt()
-        except AtlasNotFoundError:
+        except (AtlasNotFoundError, StoreAccessError):
             raise
         except (DeltaError, OSError, AtlasFormatError) as error:
             last = error
+            if time.monotonic() > end:
+                break
             time.sleep(random.uniform(0.5, 1) * 0.1 * 2**number)
     if isinstance(last, AtlasFormatError):
         raise last
+    reason = redact(str(last))
     raise CommitError(
-        f"{table}: not committed after {_ATTEMPTS} attempts ({last}); what was captured is not "
+        f"{table}: not committed after {_ATTEMPTS} attempts ({reason}); what was captured is not "
         "lost: check the disk or the object store and run the same command again"
     ) from last

@@ -16,7 +16,8 @@ from store.errors import NotInAtlasError
 from store.opened import OpenAtlas
 from store.scan import dataset, readable
 from store.schema import TABLES
-from store.snapshot import Snapshot, parse_file_name
+from store.snapshot import Snapshot
+from store.visibility import parse_file_name
 
 SCHEMA = pa.schema([pa.field(column.name, column.type) for column in TABLES["points"].file_schema])
 """Columns of a points file."""
@@ -54,8 +55,7 @@ class OpenMap:
     key_model: str
     """Model key whose tokens describe keys."""
     data: ds.FileSystemDataset = field(repr=False, compare=False)
-    """Points of all parts, and of other maps where `is_shared`."""
-    is_shared: bool
+    """Points of all parts."""
     is_scattered: bool
     """In so many files that its points are kept."""
 
@@ -63,10 +63,7 @@ class OpenMap:
         self, columns: Sequence[str], below: int | None = None, **options: object
     ) -> ds.Scanner:
         """A scan of some columns of the points with rank < below, in the order of the files."""
-        condition = ds.field("map_id") == self.map_id if self.is_shared else None
-        if below is not None:
-            bound = ds.field("rank") < below
-            condition = bound if condition is None else condition & bound
+        condition = None if below is None else ds.field("rank") < below
         return ds.Scanner.from_dataset(
             self.data, columns=list(columns), filter=condition, **options
         )
@@ -88,14 +85,13 @@ def open_map(atlas: OpenAtlas, map_id: str) -> OpenMap:
         status, reason = rows[0].pop("status"), rows[0].pop("reason")
         if status != "ok":
             raise NotInAtlasError(f"the map {map_id} has no points: it is {status} ({reason})")
-        files, is_shared = map_files(snapshot, rows[0])
+        files, _ = map_files(snapshot, rows[0])
         n_points = sum(files["n_rows"].to_pylist())
         scattered = len(files) > MANY_FILES and n_points <= KEPT_POINTS
         opened = OpenMap(
             state,
             **rows[0],
             data=dataset("points", files),
-            is_shared=is_shared,
             is_scattered=scattered,
         )
         return opened, _FRAGMENT_BYTES * (1 + len(files))
@@ -135,7 +131,7 @@ def read_rows(
 
 def _scan(opened: OpenMap, columns: list[str], below: int | None = None) -> pa.Table:
     """Points in the order of the files, with the types of the schema and no metadata."""
-    with readable("points"):
+    with readable("points", opened.data.files, opened.data.filesystem):
         found = opened.scan(columns, below).to_table()
     return found.cast(pa.schema([SCHEMA.field(name) for name in columns]))
 
@@ -150,20 +146,21 @@ def _in_order(points: pa.Table) -> pa.Table:
 def map_files(
     snapshot: Snapshot, row: Mapping[str, Any], part: int | None = None
 ) -> tuple[pa.Table, bool]:
-    """The files that hold a map's points, by part, and whether other points may be in them too.
+    """The files that hold a map's points, by part, and whether one of them holds several parts.
 
     Args:
         snapshot: of the atlas.
         row: of the map: model, layer, head and map_id.
-        part: only the files with this part; None for all.
+        part: only the files that may hold this part; None for all.
     """
     files = snapshot.files("points", model=row["model"], layer=row["layer"], head=row["head"])
     names = [parse_file_name(path) for path in files["path"].to_pylist()]
-    own = [
+    own = [(name, index) for index, name in enumerate(names) if name.map_id == row["map_id"]]
+    merged = [index for name, index in own if name.kind == "compaction"]
+    parts = sorted(
         (name.number, index)
-        for index, name in enumerate(names)
-        if name.kind == "map" and name.owner == row["map_id"] and part in (None, name.number)
-    ]
-    shared = [index for index, name in enumerate(names) if name.kind == "compaction"]
-    wanted = [*(index for _, index in sorted(own)), *shared]
-    return files.take(pa.array(wanted, pa.int64())), bool(shared)
+        for name, index in own
+        if name.kind == "map" and part in (None, name.number)
+    )
+    wanted = [*merged, *(index for _, index in parts)]
+    return files.take(pa.array(wanted, pa.int64())), bool(merged)

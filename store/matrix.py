@@ -187,7 +187,7 @@ def _read_fit(snapshot: Snapshot, row: dict[str, Any], dims: int, n: int) -> Fit
     files, is_shared = map_files(snapshot, row, part=0)
     only = (ds.field("map_id") == row["map_id"]) & (ds.field("part") == 0)
     columns = ["kind", "sequence_id", "position", *"xyz"[:dims]]
-    with readable("points"):
+    with readable("points", files["path"].to_pylist()):
         points = dataset("points", files).to_table(columns, filter=only if is_shared else None)
     hashes = _hash_places(points)
     rows = np.arange(len(hashes))

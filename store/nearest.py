@@ -153,7 +153,7 @@ def _best(table: str, files: pa.Table, vector: Doubles, facts: HeadFacts, k: int
         fragment_readahead=1,
         fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True),
     )
-    with readable(table):
+    with readable(table, files["path"].to_pylist()):
         for batch in batches:
             rows = pa.table(batch)
             scores = _scores(rows["vector"], vector, facts)

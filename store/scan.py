@@ -3,9 +3,10 @@
 Apart from `snapshot`, which says what the files are, so that bytes are read in one place.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from deltalake.fs import DeltaStorageHandler
 
-from store.errors import AtlasFormatError
+from store.errors import AtlasError, AtlasFormatError
+from store.object_errors import redact
+from store.object_store import ask_again, explain_for, filesystem
 from store.schema import TABLES
 from store.vectors import Floats, Ints
 
@@ -27,19 +29,53 @@ TEXTS = pa.dictionary(pa.int32(), pa.string())
 
 
 @contextmanager
-def readable(table: str) -> Iterator[None]:
-    """Turn trouble with a Parquet file into a message that names the table.
+def readable(
+    table: str, paths: Iterable[str] = (), system: pafs.FileSystem | None = None
+) -> Iterator[None]:
+    """Turn trouble with a Parquet file into a message that names the file.
+
+    Args:
+        table: name of the table.
+        paths: of the files that are read, as the file system knows them.
+        system: that knows them; None for the one that holds the table.
 
     Raises:
         AtlasFormatError: a file is missing or damaged.
     """
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except AtlasError:
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:
+        paths = list(paths)
+        if better := explain_for(error, paths[0] if paths else ""):
+            raise better from None
+        only = paths[0] if len(paths) == 1 else ""
+        path, reason = _find_damaged(table, paths, system) or (only, error)
+        short = redact(str(reason).partition("\n")[0])
+        named = "" if not path or path in short else f"{path}: "
         raise AtlasFormatError(
-            f"a file of the table {table} cannot be read ({str(error).partition(chr(10))[0]}): "
+            f"a file of the table {table} cannot be read ({named}{short}): "
             "restore it from a copy, or drop what it holds and run again"
         ) from error
+
+
+def _find_damaged(
+    table: str, paths: Sequence[str], system: pafs.FileSystem | None
+) -> tuple[str, Exception] | None:
+    """The first file that cannot be read whole, and why; Arrow's own errors seldom name it."""
+    root = ""
+    if system is None:
+        system, root = file_system(table, paths[0] if paths else "")
+    for path in paths:
+        try:
+            source = system.open_input_file(path.removeprefix(root))
+            with pq.ParquetFile(source, page_checksum_verification=True) as file:
+                for _ in file.iter_batches():
+                    pass
+        except (OSError, ValueError, pa.ArrowException) as error:
+            return path, error
+    return None
 
 
 def file_system(table: str, path: str) -> tuple[pafs.FileSystem, str]:
@@ -47,7 +83,8 @@ def file_system(table: str, path: str) -> tuple[pafs.FileSystem, str]:
     if "://" not in path:
         return pafs.LocalFileSystem(), ""
     root = path[: path.rindex(f"/{table}/") + len(table) + 2]
-    return pafs.PyFileSystem(DeltaStorageHandler(root)), root
+    system, folder = filesystem(root)
+    return pafs.SubTreeFileSystem(folder, system), root
 
 
 def dataset(
@@ -62,25 +99,29 @@ def dataset(
     """
     kind = TABLES[table]
     repeated = REPEATED.get(table, frozenset())
-    parquet = ds.ParquetFileFormat(dictionary_columns=repeated)
+    parquet = ds.ParquetFileFormat(dictionary_columns=repeated, page_checksum_verification=True)
     paths = files["path"].to_pylist()
     system, root = (system, "") if system else file_system(table, paths[0] if paths else "")
     values = [files[name].to_pylist() for name in kind.partitions]
     promises: dict[tuple[object, ...], pc.Expression] = {}
     fragments = []
-    for path, *key in zip(paths, *values, strict=True):
+    is_known = root and "size" in files.column_names  # saves an object store a request a file
+    sizes = files["size"].to_pylist() if is_known else [None] * len(paths)
+    for path, size, *key in zip(paths, sizes, *values, strict=True):
         partition = tuple(key)
         if partition not in promises:
             promises[partition] = _promise(kind.schema, kind.partitions, partition)
         fragments.append(
-            parquet.make_fragment(path.removeprefix(root), system, promises[partition])
+            parquet.make_fragment(
+                path.removeprefix(root), system, promises[partition], file_size=size
+            )
         )
     fields = [field.with_type(TEXTS) if field.name in repeated else field for field in kind.schema]
     return LetGoDataset(fragments, pa.schema(fields).remove_metadata(), parquet, system)
 
 
 class LetGoDataset(ds.FileSystemDataset):  # type: ignore[misc]
-    """A dataset that DuckDB may scan where its file system is written in Python.
+    """A dataset that DuckDB may scan where its file system is written in Python, as a worker's is.
 
     DuckDB asks for `scanner(…).to_reader()`. pyarrow 26 begins to read in there without letting go
     of Python's lock, which the threads that open files wait for: now and then both wait forever.
@@ -119,8 +160,12 @@ def read_files(table: str, files: pa.Table) -> pa.Table:
     Raises:
         AtlasFormatError: a file is missing or damaged.
     """
-    with readable(table):
-        return dataset(table, files).to_table()
+
+    def read() -> pa.Table:
+        with readable(table, files["path"].to_pylist()):
+            return dataset(table, files).to_table()
+
+    return ask_again(read)
 
 
 def read_sequences(
@@ -146,11 +191,16 @@ def read_sequences(
         files = holding(files, ids)
     paths = files["path"].to_pylist()
     system, root = file_system(table, paths[0] if paths else "")
-    with readable(table):
-        for path in paths:
+
+    def read(path: str) -> pa.Table:
+        with readable(table, [path]):
             source = system.open_input_file(path.removeprefix(root))
-            with pq.ParquetFile(source, page_checksum_verification=True) as file:
-                pieces.append(_read_groups(file, columns, ids))
+            with pq.ParquetFile(
+                source, page_checksum_verification=True, pre_buffer=bool(root)
+            ) as file:
+                return _read_groups(file, columns, ids)
+
+    pieces += [ask_again(partial(read, path)) for path in paths]
     return pa.concat_tables(pieces)
 
 
@@ -168,6 +218,8 @@ def _overlaps(low: pa.ChunkedArray, high: pa.ChunkedArray, ids: Ints) -> pa.Arra
 
 def _read_groups(file: pq.ParquetFile, columns: Sequence[str], ids: Ints | None) -> pa.Table:
     """The rows of the sequences in one file."""
+    if missing := {*columns, "sequence_id"} - set(file.schema_arrow.names):
+        raise pa.ArrowInvalid(f"the file has no column {min(missing)}")  # Arrow would leave it out
     if ids is None:
         return file.read(list(columns))
     groups = [n for n in range(file.num_row_groups) if _group_overlaps(file.metadata, n, ids)]

@@ -80,7 +80,7 @@ _ALL = (
         ordinal int! number of the file in this atlas, from 0
         source string! path or URI
         bytes bigint! size when read
-        fingerprint string! size and xxh64 of the first and last MiB, or the ETag; how it was cut
+        fingerprint string! ETag of an object, size and xxh64 of first and last MiB; how it was cut
         n_rows bigint rows in the file; null while only its beginning was read
         """,
     ),

@@ -1,16 +1,17 @@
 """All tables of an atlas at one moment: versions, ledgers and the files that these make visible.
 
-Every reader starts here and so does the lake's commit routine, so that the rule of visibility
-(the newest ledger row of a file's shard or map decides) is written down once.
+Every reader starts here and so does the lake's commit routine, so that the order in which tables
+are loaded is written down once; `visibility` has the rule that the ledgers follow.
 """
 
 import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Self, cast
 from urllib.parse import unquote, urlsplit
 
 import duckdb
@@ -21,19 +22,22 @@ import xxhash
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from store.errors import AtlasFormatError, AtlasNotFoundError, ConfigError
+from store.errors import AtlasError, AtlasFormatError, AtlasNotFoundError, ConfigError
+from store.log_trouble import name_damage, refuse_empty_entry
+from store.object_errors import redact
+from store.object_store import ask_again, explain_for
+from store.object_store import storage_options as storage_options
 from store.scan import REPEATED, read_files
 from store.schema import FORMAT, FORMAT_PROPERTY, TABLES
+from store.visibility import FileName as FileName
+from store.visibility import decode_paths, newest_compaction, visible
+from store.visibility import parse_file_name as parse_file_name
 
 LEDGERS = ("shards", "maps")
 """Read before all other tables: what they make visible is then in the tables read later."""
 
 REFUSED_IN_PATHS = r"[\[\]\\^|\x00-\x1f]|%[0-9a-fA-F]{2}"
 """On these delta-rs 1.6 panics or looks in another folder (every ASCII character was tried)."""
-
-SHARD_FILE = r"^s-([a-z0-9]+)-([0-9]+)-[a-z0-9]+\.parquet$"
-MAP_FILE = r"^m-([a-z0-9]+)-([0-9]+)-[a-z0-9]+\.parquet$"
-COMPACTION_FILE = r"^c-([0-9]+)-([a-z0-9-]+)\.parquet$"
 
 NEWEST_SHARDS = """
 SELECT * FROM shards
@@ -47,48 +51,14 @@ QUALIFY row_number() OVER (PARTITION BY map_id, part ORDER BY generation DESC, s
 ORDER BY model, layer, head, map_id, part
 """
 
-VISIBLE_FILES = f"""
-WITH named AS (
-    SELECT *, parse_filename(relative) AS name,
-        regexp_extract(name, '{SHARD_FILE}', 1) AS shard_id,
-        regexp_extract(name, '{MAP_FILE}', 1) AS map_id,
-        try_cast(regexp_extract(name, '{MAP_FILE}', 2) AS BIGINT) AS part
-    FROM (SELECT *, url_decode(path) AS relative FROM added)
-),
-live_maps AS (
-    SELECT map_id, part FROM maps WHERE status = 'ok' AND map_id NOT IN
-        (SELECT map_id FROM maps WHERE part = 0 AND status = 'dropped')
-)
-SELECT $prefix || relative AS path, * EXCLUDE (path, relative, name, shard_id, map_id, part)
-FROM named
-WHERE regexp_matches(name, '{COMPACTION_FILE}')
-    OR shard_id IN (SELECT shard_id FROM shards WHERE status = 'done')
-    OR (map_id, part) IN (SELECT (map_id, part) FROM live_maps)
-ORDER BY {{order}}
-"""
+GATED_BY = {
+    **dict.fromkeys(("queries", "keys", "tokens", "sequences", "rejects"), "shards"),
+    "points": "maps",
+}
+"""Tables whose files count or not, and the ledger that says so."""
 
-FileKind = Literal["shard", "map", "compaction", "other"]
-
-
-@dataclass(frozen=True)
-class FileName:
-    """What the name of a data file says."""
-
-    kind: FileKind
-    owner: str = ""  # shard_id, map_id or the compaction's uuid
-    number: int = 0  # attempt, part or the compaction's number
-
-
-def parse_file_name(name: str) -> FileName:
-    """Who wrote a data file, read from its name or path; unknown names are of kind 'other'."""
-    base = name.rsplit("/", 1)[-1]
-    if found := re.match(SHARD_FILE, base):
-        return FileName("shard", found[1], int(found[2]))
-    if found := re.match(MAP_FILE, base):
-        return FileName("map", found[1], int(found[2]))
-    if found := re.match(COMPACTION_FILE, base):
-        return FileName("compaction", found[2], int(found[1]))
-    return FileName("other")
+_LOOKS = 20
+_OPENERS = 4
 
 
 def local_path(uri: str) -> Path | None:
@@ -108,11 +78,6 @@ def local_path(uri: str) -> Path | None:
     return Path(path)
 
 
-def storage_options(uri: str) -> dict[str, str] | None:
-    """Options for delta-rs; None, as it reads `AWS_*` from the environment itself."""
-    return None
-
-
 def table_uri(uri: str, name: str) -> str:
     """Where a table of an atlas lies: an absolute path, or a URI."""
     path = local_path(uri)
@@ -126,17 +91,28 @@ def open_table(uri: str, name: str) -> DeltaTable:
         AtlasNotFoundError: there is no such table.
         AtlasFormatError: it is damaged, foreign, newer than this program or lacks columns.
     """
+    return ask_again(partial(_open_once, uri, name))
+
+
+def _open_once(uri: str, name: str) -> DeltaTable:
+    """The newest version of a table, asked for once."""
     where = table_uri(uri, name)
     try:
         table = DeltaTable(where, storage_options=storage_options(uri))
         _check_format(table, where)
         _check_columns(table, name, where)
+        if folder := local_path(where):
+            refuse_empty_entry(folder, table.version())
     except TableNotFoundError as error:
         raise _missing_table(uri, where) from error
+    except AtlasError:
+        raise
     except (DeltaError, OSError) as error:
-        reason = str(error).partition("\n")[0]
+        if better := explain_for(error, where):
+            raise better from None
         raise AtlasFormatError(
-            f"the Delta log of {where} is damaged ({reason}): restore it from a copy, "
+            f"the Delta log of {where} is damaged ({name_damage(uri, name)}{redact(str(error))}): "
+            "restore it from a copy, "
             "or build the atlas anew in an empty folder"
         ) from error
     return table
@@ -208,13 +184,34 @@ class Snapshot:
     def load(cls, uri: str) -> Self:
         """The newest snapshot of the atlas at `uri`; ledgers are read first, then the tables.
 
+        Where a compaction came in between that knew a newer ledger, all is read again.
+
         Raises:
             AtlasNotFoundError: there is no atlas.
-            AtlasFormatError: a table is damaged, foreign or newer than this program.
+            AtlasFormatError: a table is damaged, foreign or newer than this program; or it is
+                compacted without end.
         """
-        order = [*LEDGERS, *(name for name in TABLES if name not in LEDGERS)]
-        handles = {name: open_table(uri, name) for name in order}
-        return cls(uri, {name: handles[name].version() for name in TABLES}, handles)
+        for _ in range(_LOOKS):
+            ledgers = {name: open_table(uri, name) for name in LEDGERS}
+            rest = [name for name in TABLES if name not in LEDGERS]
+            with ThreadPoolExecutor(_OPENERS) as pool:  # a log of 100,000 files takes a second
+                opened = list(pool.map(partial(open_table, uri), rest))
+            found = cls(uri, {}, ledgers | dict(zip(rest, opened, strict=True)))
+            found.versions.update((name, found._handles[name].version()) for name in TABLES)
+            if not found._is_overtaken():
+                return found
+        raise AtlasFormatError(
+            f"tables of {uri} hold merged files that know a newer ledger than the one read, "
+            f"{_LOOKS} times: wait for the running maintenance; if none runs, the ledger was "
+            "restored from an older copy than the tables: restore all of the same moment"
+        )
+
+    def _is_overtaken(self) -> bool:
+        """Whether a table has a compaction that knew a newer ledger than this snapshot's."""
+        return any(
+            newest_compaction(self.listed(table)["path"]) > self.versions[ledger]
+            for table, ledger in GATED_BY.items()
+        )
 
     @property
     def version(self) -> str:
@@ -234,7 +231,7 @@ class Snapshot:
 
     def newest_maps(self) -> pa.Table:
         """The newest row of each map and part."""
-        return self._remember("newest", "maps", self._newest_maps)
+        return self._remember("newest", "maps", lambda: newest_map_rows(self.rows("maps")))
 
     def files(
         self,
@@ -259,14 +256,6 @@ class Snapshot:
                 found = found.filter(pc.equal(found[column], pa.scalar(value)))
         return found
 
-    def _newest_maps(self) -> pa.Table:
-        """Found by number: parts repeat the constants of their map, long texts slow to sort."""
-        rows = self.rows("maps")
-        short = rows.drop_columns(list(REPEATED["maps"]))
-        numbers = pa.array(np.arange(len(rows)))
-        newest = select(NEWEST_MAPS, maps=short.append_column("number", numbers))
-        return rows.take(newest["number"])
-
     def _remember(self, kind: str, table: str, make: Callable[[], pa.Table]) -> pa.Table:
         """The table that `make` gives, made once; two threads may both make it."""
         key = (kind, table)
@@ -274,41 +263,59 @@ class Snapshot:
             self._memo[key] = make()
         return self._memo[key]
 
+    def listed(self, table: str) -> pa.Table:
+        """Every file that the log lists, hidden ones too, as `list_files` gives them."""
+        return self._remember("actions", table, lambda: list_files(self._handles[table], table))
+
     def _added(self, table: str) -> pa.Table:
         """Every file that the Delta log lists, with the columns of `files`."""
-        actions = self._actions(table)
+        actions = self.listed(table)
         prefix = table_uri(self.uri, table) + "/"
-        paths = "SELECT * REPLACE ($prefix || url_decode(path) AS path) FROM added"
-        return select(paths, {"prefix": prefix}, added=actions)
+        whole = pc.binary_join_element_wise(prefix, actions["path"], "")
+        return actions.set_column(0, "path", whole)
 
     def _visible(self, table: str) -> pa.Table:
-        """Those files that a ledger or their name makes visible."""
+        """Those files that a ledger makes visible."""
+        if table in GATED_BY:
+            shown = visible(table, self.listed(table), self.newest_shards(), self.newest_maps())
+        else:
+            shown = np.zeros(len(self.listed(table)), bool)
         order = [*TABLES[table].partitions, "min_sequence_id", "path"]
-        return select(
-            VISIBLE_FILES.format(order=", ".join(order)),
-            {"prefix": table_uri(self.uri, table) + "/"},
-            added=self._actions(table),
-            shards=self.newest_shards(),
-            maps=self.newest_maps(),
-        )
+        found = self._added(table).filter(pa.array(shown))
+        return found.sort_by([(name, "ascending") for name in order])
 
-    def _actions(self, table: str) -> pa.Table:
-        """The log's add actions: path as in the log, and the other columns of `files`."""
-        actions = pa.table(self._handles[table].get_add_actions(flatten=True))
-        absent = pa.nulls(len(actions), pa.int64())
-        columns = {
-            "path": actions["path"],
-            "n_rows": actions["num_records"],
-            "size": actions["size_bytes"],
-        }
-        for name in TABLES[table].partitions:
-            columns[name] = actions[f"partition.{name}"]
-        for end in ("min", "max"):
-            name = f"{end}.sequence_id"
-            columns[f"{end}_sequence_id"] = (
-                actions[name] if name in actions.column_names else absent
-            )
-        return pa.table(columns)
+
+def list_files(handle: DeltaTable, table: str) -> pa.Table:
+    """The files that a Delta log lists.
+
+    Returns:
+        Columns path (below the table, decoded), n_rows, size, the partition columns,
+        min_sequence_id and max_sequence_id.
+    """
+    actions = pa.table(handle.get_add_actions(flatten=True))
+    absent = pa.nulls(len(actions), pa.int64())
+    columns = {
+        "path": decode_paths(actions["path"].cast(pa.string())),
+        "n_rows": actions["num_records"],
+        "size": actions["size_bytes"],
+    }
+    for name in TABLES[table].partitions:
+        columns[name] = actions[f"partition.{name}"]
+    for end in ("min", "max"):
+        name = f"{end}.sequence_id"
+        columns[f"{end}_sequence_id"] = actions[name] if name in actions.column_names else absent
+    return pa.table(columns)
+
+
+def newest_map_rows(rows: pa.Table) -> pa.Table:
+    """The newest row of each map and part.
+
+    Found by number: parts repeat the constants of their map, long texts slow to sort.
+    """
+    short = rows.drop_columns(list(REPEATED["maps"]))
+    numbers = pa.array(np.arange(len(rows)))
+    newest = select(NEWEST_MAPS, maps=short.append_column("number", numbers))
+    return rows.take(newest["number"])
 
 
 def select(

@@ -8,7 +8,7 @@ import secrets
 import zlib
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from store.errors import AtlasFormatError, ShapeError
 from store.files import filesystem, join
+from store.object_store import ask_again, explained
 
 FOLDER = "_state"
 
@@ -45,8 +46,12 @@ def write_state(uri: str, map_id: str, state: Mapping[str, NDArray[Any]]) -> str
     where, root = filesystem(uri)
     folder = join(root, FOLDER, map_id)
     where.create_dir(folder, recursive=True)
-    with where.open_output_stream(join(folder, name)) as stream:
-        stream.write(buffer.getvalue())
+
+    def write() -> None:
+        with explained(uri), where.open_output_stream(join(folder, name)) as stream:
+            stream.write(buffer.getvalue())
+
+    ask_again(write)  # the same bytes under the same name: once more does no harm
     return name
 
 
@@ -60,12 +65,17 @@ def read_state(uri: str, map_id: str, name: str) -> dict[str, NDArray[Any]]:
 
     Raises:
         AtlasFormatError: the file is missing or damaged.
+        ObjectStoreError: its object store does not answer.
     """
     where, root = filesystem(uri)
     path = join(root, FOLDER, map_id, name)
+
+    def read() -> bytes:
+        with explained(uri), where.open_input_file(path) as stream:
+            return cast(bytes, stream.read())
+
     try:
-        with where.open_input_file(path) as stream:
-            content = stream.read()
+        content = ask_again(read)
     except FileNotFoundError as error:
         raise AtlasFormatError(
             f"the state of map {map_id} is missing ({path}), so no sequences can be added to it: "

@@ -93,19 +93,30 @@ deleted. A file's name says whose it is, and the ledger what became of that:
   `shard_id` has status `done`;
 - `m-<map_id>-<part>-<nonce>.parquet` (only in `points`) counts when the newest row of `maps` for
   that `map_id` and `part` is `ok` and the one for part 0 is not `dropped`;
-- `c-<n>-<uuid>.parquet` is a compaction and counts.
+- `c-<n>-<nonce>.parquet` holds merged shards of one model and one corpus, all done at version n of
+  `shards`; it counts when a shard whose newest row is `done`, with a `generation` of at most n,
+  holds its first sequence;
+- `c-<n>-<map_id>-<nonce>.parquet` (only in `points`) holds merged parts of one map and counts when
+  the newest row for that `map_id` and part 0 is `ok`; n is a version of `maps`.
 
-Read the ledger first, then the table:
+Read the ledger first, then the table; where the table names an n above the version of the ledger
+that was read, read both again. Compaction keeps every row, so a table's `n_files` and `bytes` in
+`shards` say what was captured, not what lies there now. `qkatlas maintain vacuum` takes out what
+does not count and is a day old.
 
 ```python
-shards = duckdb.sql(f\"\"\"
-    SELECT shard_id FROM read_parquet({files('shards')})
-    QUALIFY row_number() OVER (PARTITION BY shard_id ORDER BY generation DESC) = 1
-        AND status = 'done'\"\"\")
+done = duckdb.sql(f\"\"\"
+    SELECT model, shard_id, generation, unnest(from_json(file_rows, '[["BIGINT"]]')) AS part
+    FROM (FROM read_parquet({files('shards')})
+        QUALIFY row_number() OVER (PARTITION BY shard_id ORDER BY generation DESC) = 1)
+    WHERE status = 'done'\"\"\")
 rows = duckdb.sql(f\"\"\"
     SELECT q.* FROM read_parquet({files('queries')}, hive_partitioning = true, filename = true) q
-    LEFT JOIN shards ON shard_id = regexp_extract(filename, '/s-([a-z0-9]+)-', 1)
-    WHERE shard_id IS NOT NULL OR filename LIKE '%/c-%'\"\"\").fetchall()
+    JOIN done ON q.model = done.model
+        AND sequence_id BETWEEN (part[1] << 32) + part[2] AND (part[1] << 32) + part[3]
+    WHERE contains(filename, '/s-' || shard_id || '-')
+        OR try_cast(regexp_extract(filename, '/c-([0-9]+)-', 1) AS INT) >= generation
+\"\"\").fetchall()
 ```
 """
 

@@ -34,8 +34,14 @@ def find_problem(line: str) -> str | None:
         return None
     if words[0] not in COMMANDS:
         return f"no command {words[0]}"
-    known = {name for option in COMMANDS[words[0]].params for name in option.opts}
-    known |= {name for option in COMMANDS[words[0]].params for name in option.secondary_opts}
+    command = COMMANDS[words[0]]
+    below = getattr(command, "commands", {})
+    if below:
+        if words[1:2] and words[1] not in below:
+            return f"no command {words[0]} {words[1]}"
+        command = below[words[1]] if words[1:] else command
+    known = {name for option in command.params for name in option.opts}
+    known |= {name for option in command.params for name in option.secondary_opts}
     options = [word.partition("=")[0] for word in words[1:] if word.startswith("-")]
     unknown = [option for option in options if option not in known | {"--help"}]
     if unknown:
@@ -87,4 +93,6 @@ def test_wrong_quotations_are_found() -> None:
     problems = [find_problem(line) for line in quoted_lines(text)]
     assert problems == ["no command runn", "run has no option --sett"]
     assert find_problem("qkatlas plan examples/none.yaml") == "no file examples/none.yaml"
+    assert find_problem("qkatlas maintain tidy") == "no command maintain tidy"
+    assert find_problem("qkatlas maintain check --dry-run") == "maintain has no option --dry-run"
     assert find_problem("qkatlas sql 'SELECT 1' --format json  # a comment") is None

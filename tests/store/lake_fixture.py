@@ -209,6 +209,7 @@ def add_shard_row(
         "corpus": corpus,
         "first_ordinal": ordinal,
         "last_ordinal": ordinal,
+        "file_rows": json.dumps([[ordinal, 0, len(LENGTHS) - 1]]),
         "status": status,
         "generation": generation,
     }

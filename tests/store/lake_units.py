@@ -41,7 +41,8 @@ def write_file(root: Path, table: str, name: str, first: int) -> WrittenFile:
     with open_writer(table, target) as writer:
         writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     size = target.stat().st_size
-    return WrittenFile(table, path, PARTITIONS[table], N_ROWS, size, first, first + N_ROWS - 1)
+    ends = (first, first + N_ROWS - 1) if "sequence_id" in schema.names else (None, None)
+    return WrittenFile(table, path, PARTITIONS[table], N_ROWS, size, *ends)
 
 
 def shard_row(shard_id: str, status: str = "done", **changes: object) -> Row:
@@ -54,7 +55,8 @@ def shard_row(shard_id: str, status: str = "done", **changes: object) -> Row:
 def map_row(map_id: str, status: str = "ok") -> Row:
     zero: dict[Any, object] = {pa.string(): "", pa.float64(): 0.0}
     row = {field.name: zero.get(field.type, 0) for field in TABLES["maps"].schema}
-    return {**row, "map_id": map_id, "part": 0, "status": status, "replaces": None}
+    own = {**dict(PARTITIONS["points"]), "layer": 0, "head": 1}
+    return {**row, **own, "map_id": map_id, "part": 0, "status": status, "replaces": None}
 
 
 def make_unit(root: Path, shard_id: str, attempt: int = 1, first: int = 0) -> Unit:

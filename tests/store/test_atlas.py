@@ -100,11 +100,11 @@ def test_rows_out_of_order_are_sorted(tmp_path: Path) -> None:
     value = vectors("query", 0, 0, 0, 15)
     where = {"model": "tiny", "layer": 0}
     names = {**at, "vector": list(value[::-1])}
-    add_file(tmp_path, "queries", "c-1-a.parquet", names, {**where, "head": 0})
+    add_file(tmp_path, "queries", "s-x-1-a.parquet", names, {**where, "head": 0})
     norms = {**names, "value_norm": [1.0] * 15}
-    add_file(tmp_path, "keys", "c-1-a.parquet", norms, {**where, "kv_head": 0})
+    add_file(tmp_path, "keys", "s-x-1-a.parquet", norms, {**where, "kv_head": 0})
     special = {**at, "is_special": [position == 0 for position in at["position"]]}
-    add_file(tmp_path, "tokens", "c-1-a.parquet", special, {"model": "tiny"})
+    add_file(tmp_path, "tokens", "s-x-1-a.parquet", special, {"model": "tiny"})
     add_shard_row(tmp_path, "x", "tiny", 0, "done", 1)
     with Atlas(str(tmp_path)) as opened:
         found = opened.read_head("tiny", 0, 0)
@@ -129,7 +129,7 @@ def test_cross_attention_takes_tokens_of_both_stacks(tmp_path: Path) -> None:
     add_model(tmp_path, "x--cross", query_model="x--decoder", key_model="tiny")
     add_shard(tmp_path, 0, model="x--cross", tables=("queries", "keys"))
     tokens = {**positions(0), "token": ["d"] * 15, "is_special": [True] * 15}
-    add_file(tmp_path, "tokens", "c-1-a.parquet", tokens, {"model": "x--decoder"})
+    add_file(tmp_path, "tokens", "s-tinyx0-2-a.parquet", tokens, {"model": "x--decoder"})
     with Atlas(str(tmp_path)) as opened:
         found = opened.read_head("x--cross", 0, 0)
         both = opened.attention("x--cross", 0, 0, sequence_id(0, 0))

@@ -3,13 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-from store.errors import CommitError
 from store.files import (
     WrittenFile,
     add_action,
-    check_files,
     delete_files,
     filesystem,
     join,
@@ -41,30 +37,6 @@ def test_names_tell_their_owner() -> None:
 def test_partition_folder_is_hive_style() -> None:
     assert partition_folder(PARTITION) == "model=tiny/layer=0/head=1/"
     assert partition_folder(()) == ""
-
-
-def test_right_files_pass(tmp_path: Path) -> None:
-    check_files(str(tmp_path), [make_file(tmp_path)])
-    check_files(str(tmp_path), [])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"partition": PARTITION[:2]}, "partitions .* expected"),
-        ({"partition": (("model", "tiny"), ("layer", "0"), ("kv_head", "1"))}, "expected"),
-        ({"partition": (("model", "tiny"), ("layer", "x"), ("head", "1"))}, "expected a number"),
-        ({"partition": (("model", "tiny"), ("layer", "-1"), ("head", "1"))}, "expected a number"),
-        ({"partition": (("model", "tiny"), ("layer", "0"), ("head", "2"))}, "in the folder"),
-        ({"n_rows": 0}, "0 rows, expected at least one"),
-        ({"size": 6}, "5 bytes on the lake, expected 6"),
-        ({"path": partition_folder(PARTITION) + "s-b-1-0f.parquet"}, "expected 5"),
-    ],
-)
-def test_wrong_files_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    file = replace(make_file(tmp_path), **change)  # type: ignore[arg-type]
-    with pytest.raises(CommitError, match=message):
-        check_files(str(tmp_path), [file])
 
 
 def test_add_action_carries_statistics() -> None:

@@ -107,7 +107,7 @@ def test_cross_attention_takes_tokens_of_both_stacks(tmp_path: Path) -> None:
     add_model(tmp_path, "x--cross", query_model="x--decoder", key_model="tiny")
     add_shard(tmp_path, 0, model="x--cross", tables=("queries", "keys"))
     tokens = {**positions(0), "token": ["d"] * 15, "is_special": [False] * 15}
-    add_file(tmp_path, "tokens", "c-1-a.parquet", tokens, {"model": "x--decoder"})
+    add_file(tmp_path, "tokens", "s-tinyx0-2-a.parquet", tokens, {"model": "x--decoder"})
     with Atlas(str(tmp_path)) as opened:
         found = read_attention(opened, "x--cross", 0, 0, sequence_id(0, 2), hide_special=True)
     assert found.queries["token"].to_pylist() == ["d"] * 3

@@ -113,9 +113,9 @@ def test_flat_dimension_and_compacted_files_are_read(tmp_path: Path) -> None:
     build_atlas(tmp_path)
     fit = map_points("aa", 0, 0)
     fit = fit.set_column(6, fit.schema.field("y"), pa.array([0.5] * 30, pa.float32()))
-    both = pa.concat_tables([fit, map_points("bb", 0, 1), map_points("aa", 1, 1)])
-    add_points_file(tmp_path, "c-1-a.parquet", both)
     add_map_row(tmp_path, "aa", 0, "ok", 1, method="pca", n_queries=15, n_keys=15)
+    both = pa.concat_tables([fit, map_points("aa", 1, 1)])
+    add_points_file(tmp_path, "c-1-aa-a.parquet", both)
     with Atlas(str(tmp_path)) as atlas:
         found = atlas.matrix("tiny", "pca")
         row = found.heads.to_pylist()[0]

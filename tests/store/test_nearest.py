@@ -160,7 +160,7 @@ def test_cross_attention_takes_tokens_of_the_side_that_is_searched(tmp_path: Pat
     add_model(tmp_path, "x--cross", query_model="x--decoder", key_model="tiny")
     add_shard(tmp_path, 0, model="x--cross", tables=("queries", "keys"))
     tokens = {**positions(0), "token": ["d"] * 15, "is_special": [False] * 15}
-    add_file(tmp_path, "tokens", "c-1-a.parquet", tokens, {"model": "x--decoder"})
+    add_file(tmp_path, "tokens", "s-tinyx0-2-a.parquet", tokens, {"model": "x--decoder"})
     with Atlas(str(tmp_path)) as opened:
         keys = nearest_keys(opened, "x--cross", 0, 0, 0, 0, k=3)
         queries = nearest_queries(opened, "x--cross", 0, 0, 0, 0, k=3)

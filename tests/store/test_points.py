@@ -174,15 +174,16 @@ def test_map_of_many_files_equals_the_plain_join(tmp_path: Path) -> None:
 
 def test_points_in_a_compacted_file_are_told_apart_by_map(tmp_path: Path) -> None:
     build_atlas(tmp_path)
-    both = pa.concat_tables([map_points("aa", 0, 0), map_points("bb", 0, 1)])
-    add_points_file(tmp_path, "c-1-a.parquet", both)
     for map_id in ("aa", "bb"):
         add_map_row(tmp_path, map_id, 0, "ok", 1)
+        add_map_row(tmp_path, map_id, 1, "ok", 1)
+        parts = pa.concat_tables([map_points(map_id, part, part) for part in (0, 1)])
+        add_points_file(tmp_path, f"c-2-{map_id}-a.parquet", parts.sort_by("rank"))
     with Atlas(str(tmp_path)) as opened:
         for map_id in ("aa", "bb"):
             expected = plain(opened, map_id)
             assert opened.points(map_id).to_pylist() == expected
-            assert opened.points(map_id, max_points=9).to_pylist() == expected[:9]
+            assert opened.points(map_id, max_points=10).to_pylist() == expected[:10]
 
 
 def test_cross_attention_takes_tokens_of_both_stacks(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_cross_attention_takes_tokens_of_both_stacks(tmp_path: Path) -> None:
     add_shard(tmp_path, 0, model="x--cross", tables=("queries", "keys"))
     at = positions(0)
     words = {**at, "token": [f"d{n}" for n in at["position"]], "is_special": [False] * 15}
-    add_file(tmp_path, "tokens", "c-1-a.parquet", words, {"model": "x--decoder"})
+    add_file(tmp_path, "tokens", "s-tinyx0-2-a.parquet", words, {"model": "x--decoder"})
     add_map(tmp_path, "cross", model="x--cross")
     with Atlas(str(tmp_path)) as opened:
         for row in opened.points("cross").to_pylist():
@@ -222,7 +223,7 @@ def test_tokens_are_found_where_positions_have_gaps(tmp_path: Path) -> None:
     at = {name: values[1::2] for name, values in positions(1).items()}
     words = {**at, "token": [f"g{n}" for n in at["position"]], "is_special": [False] * 7}
     add_shard(tmp_path, 1, tables=("queries", "keys"))
-    add_file(tmp_path, "tokens", "c-1-a.parquet", words, {"model": "tiny"})
+    add_file(tmp_path, "tokens", "s-tinyx0-2-a.parquet", words, {"model": "tiny"})
     add_map(tmp_path, "gaps", 1)
     with Atlas(str(tmp_path)) as opened:
         expected = plain(opened, "gaps")

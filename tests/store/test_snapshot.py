@@ -121,10 +121,42 @@ def test_only_parts_of_ok_maps_are_visible(empty: Path) -> None:
 
 
 def test_compaction_is_visible_and_unknown_names_are_not(empty: Path) -> None:
+    add_shard_row(empty, "a", "tiny", 0, "done", 1)
     columns = {**positions(0), "is_special": [False] * 15}
-    for name in ("c-3-0a1b-22.parquet", "s-x.parquet", "part-0.parquet", "m-a-0-b.parquet"):
+    for name in ("c-1-0a1b.parquet", "s-x.parquet", "part-0.parquet", "m-a-0-b.parquet"):
         add_file(empty, "tokens", name, columns, {"model": "tiny"})
-    assert names(Snapshot.load(str(empty)), "tokens") == ["c-3-0a1b-22.parquet"]
+    assert names(Snapshot.load(str(empty)), "tokens") == ["c-1-0a1b.parquet"]
+
+
+def test_ledger_older_than_a_compaction_is_refused(empty: Path) -> None:
+    add_shard_row(empty, "a", "tiny", 0, "done", 1)
+    columns = {**positions(0), "is_special": [False] * 15}
+    add_file(empty, "tokens", "c-2-0a1b.parquet", columns, {"model": "tiny"})
+    with pytest.raises(AtlasFormatError, match="restored from an older copy than the tables"):
+        Snapshot.load(str(empty))
+
+
+@pytest.mark.parametrize(
+    ("generation", "status", "file_rows", "is_seen"),
+    [
+        (1, "done", "[[0, 0, 2]]", True),
+        (2, "done", "[[0, 0, 2]]", False),
+        (1, "dropped", "[[0, 0, 2]]", False),
+        (1, "planned", "[[0, 0, 2]]", False),
+        (1, "done", "[[0, 1, 2], [3, 0, 5]]", False),
+    ],
+)
+def test_compaction_counts_while_a_shard_done_before_holds_its_first_sequence(
+    empty: Path, generation: int, status: str, file_rows: str, is_seen: bool
+) -> None:
+    place = {"first_ordinal": 0, "last_ordinal": 3, "last_row": 5, "file_rows": file_rows}
+    row = {"shard_id": "a", "model": "tiny", "corpus": "texts", **place}
+    append_rows(empty, "shards", [{**row, "status": status, "generation": generation}])
+    columns = {**positions(0), "is_special": [False] * 15}
+    for model in ("tiny", "other"):
+        add_file(empty, "tokens", "c-1-0a1b.parquet", columns, {"model": model})
+    files = Snapshot.load(str(empty)).files("tokens")
+    assert files["model"].to_pylist() == ["tiny"] * is_seen
 
 
 def test_snapshot_does_not_change_and_its_version_does(tmp_path: Path) -> None:
@@ -163,7 +195,8 @@ def test_rows_of_small_tables_carry_partition_columns(empty: Path) -> None:
 
 def test_files_without_statistics_have_null_ranges(empty: Path) -> None:
     columns = {**positions(0), "is_special": [False] * 15}
-    add_file(empty, "tokens", "c-1-a.parquet", columns, {"model": "tiny"}, statistics=False)
+    add_shard_row(empty, "a", "tiny", 0, "done", 1)
+    add_file(empty, "tokens", "s-a-1-a.parquet", columns, {"model": "tiny"}, statistics=False)
     files = Snapshot.load(str(empty)).files("tokens")
     assert files["min_sequence_id"].to_pylist() == [None]
     assert files["max_sequence_id"].to_pylist() == [None]

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from store.compaction import compact
 from store.schema import TABLES
 from store.tables_doc import PAGE, tables_markdown
-from tests.store.lake_fixture import add_shard, build_atlas
+from tests.store.lake_fixture import add_shard, add_shard_row, build_atlas
 
 
 def test_page_is_made_from_the_schema() -> None:
@@ -35,3 +36,14 @@ def test_examples_run_and_show_only_done_shards(
     found = names["rows"]
     assert isinstance(found, list)
     assert len(found) == 2 * 4 * 15
+    add_shard(tmp_path / "my-atlas", 2)
+    compact("my-atlas")
+    exec(blocks[1], names)
+    found = names["rows"]
+    assert isinstance(found, list)
+    assert len(found) == 2 * 2 * 4 * 15
+    add_shard_row(tmp_path / "my-atlas", "tinyx0", "tiny", 0, "dropped", 9)
+    add_shard_row(tmp_path / "my-atlas", "tinyx2", "tiny", 2, "dropped", 9)
+    add_shard_row(tmp_path / "my-atlas", "again", "tiny", 0, "done", 10)
+    exec(blocks[1], names)
+    assert names["rows"] == []

@@ -315,7 +315,8 @@ def test_damaged_file_gives_a_query_error(tmp_path: Path) -> None:
 
 def test_compaction_files_are_in_the_views(empty: Path) -> None:
     columns = {**positions(0), "is_special": [False] * 15}
-    add_file(empty, "tokens", "c-1-0a-b.parquet", columns, {"model": "tiny"})
+    add_shard_row(empty, "a", "tiny", 0, "done", 1)
+    add_file(empty, "tokens", "c-1-0a.parquet", columns, {"model": "tiny"})
     with Atlas(str(empty)) as opened:
         assert opened.sql("FROM tokens").num_rows == 15
 

@@ -1,0 +1,322 @@
+"""Merging small files into larger ones, beside running writers and readers.
+
+A batch of files at a time: load the table, then the ledger, merge what both show as finished, and
+commit additions and removals at once from the very handle that was planned on, under the app of
+maintenance, so that of two compactions the slower one is refused and no row is doubled. Data does
+not change, so readers of older versions lose nothing while the retention lasts. A compaction that
+fails leaves files that no log lists, which `vacuum` deletes.
+
+`visibility` says when an output counts. Outputs hold rows of one model and one corpus (or of one
+map), so that dropping hides whole files.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+
+from store import clock
+from store.errors import AtlasFormatError, CommitError
+from store.files import WrittenFile, add_action, delete_files
+from store.merging import Group, Listed, merge
+from store.offered import check_files
+from store.schema import TABLES
+from store.snapshot import GATED_BY, LEDGERS, list_files, open_table
+from store.upkeep import DEFAULT_THREADS, Unwatched, View, Watch, commit, in_threads
+from store.visibility import parse_file_name, read_coverage
+
+TARGET_BYTES = 128 * 10**6
+"""Size of an output; a file of half of it or more is left as it is."""
+
+BATCH_BYTES = 8 * 10**9
+BATCH_GROUPS = 256
+"""What is merged before it is committed: so much is lost when a compaction is killed."""
+
+SEQUENCE_TABLES = ("queries", "keys", "tokens", "sequences")
+ROW_TABLES = tuple(name for name in TABLES if name not in GATED_BY)
+
+_APPENDED_ONLY = (*LEDGERS, "files")
+"""Tables of rows that are never deleted from: a commit in between takes nothing back."""
+
+_ATTEMPTS = 8
+
+
+@dataclass
+class Compacted:
+    """What a compaction did with one table."""
+
+    table: str
+    n_before: int = 0
+    """Files merged."""
+    n_after: int = 0
+    """Files that they were merged into."""
+    bytes_before: int = 0
+    bytes_after: int = 0
+    failures: list[str] = field(default_factory=list)
+    """A line for each group of files that was left alone as one of them is damaged."""
+
+
+def compact(
+    uri: str,
+    target_bytes: int = TARGET_BYTES,
+    threads: int = DEFAULT_THREADS,
+    watch: Watch | None = None,
+) -> list[Compacted]:
+    """Merge the small files of all tables; `rejects` keeps its own.
+
+    Args:
+        uri: of the atlas.
+        target_bytes: size to aim at.
+        threads: files written at a time.
+        watch: told of progress, in files.
+
+    Returns:
+        What was done, a row a table in which anything was.
+
+    Raises:
+        CommitError: another compaction was faster, or an output is not what was merged.
+    """
+    watch = watch or Unwatched()
+    found = []
+    for table in (*ROW_TABLES, *SEQUENCE_TABLES, "points"):
+        done = Compacted(table)
+        if table in ROW_TABLES:
+            _compact_rows(uri, done, target_bytes)
+        else:
+            _compact_files(uri, done, target_bytes, threads, watch)
+        if done.n_before or done.failures:
+            found.append(done)
+    return found
+
+
+def _compact_files(
+    uri: str, done: Compacted, target_bytes: int, threads: int, watch: Watch
+) -> None:
+    """Merge the files of a table whose files have owners, batch after batch."""
+    failed: set[tuple[Listed, ...]] = set()
+    started = False
+    while True:
+        view = View.load(uri, done.table)
+        groups = [g for g in plan_groups(view, target_bytes) if g.files not in failed]
+        if not groups:
+            break
+        if not started:
+            watch.start(f"compact {done.table}", sum(len(g.files) for g in groups), "files")
+            started = True
+        number = view.versions[GATED_BY[done.table]]
+        merged, broken = _merge_all(uri, _batch(groups), number, threads, watch)
+        for group, reason in broken:
+            failed.add(group.files)
+            done.failures.append(reason)
+        if merged:
+            commit_merged(uri, view.handle, merged)
+            _count(done, merged)
+    if started:
+        watch.finish()
+
+
+def _merge_all(
+    uri: str, groups: Sequence[Group], number: int, threads: int, watch: Watch
+) -> tuple[list[tuple[Group, WrittenFile]], list[tuple[Group, str]]]:
+    """Outputs of all groups, and the groups of which a file is damaged."""
+    merged, broken = [], []
+
+    def attempt(group: Group) -> WrittenFile | AtlasFormatError:
+        try:
+            return merge(uri, group, number)
+        except AtlasFormatError as error:
+            return error
+
+    for group, result in in_threads(attempt, groups, threads):
+        watch.advance(len(group.files), group.table)
+        if isinstance(result, AtlasFormatError):
+            broken.append((group, str(result)))
+        else:
+            merged.append((group, result))
+    return merged, broken
+
+
+def _batch(groups: Sequence[Group]) -> list[Group]:
+    """The first groups, as many as are committed at once."""
+    ends = np.cumsum([group.size for group in groups])
+    n = int(np.searchsorted(ends, BATCH_BYTES, side="right"))
+    return list(groups[: max(1, min(n, BATCH_GROUPS))])
+
+
+def plan_groups(view: View, target_bytes: int) -> list[Group]:
+    """Which visible files of a table are merged with which.
+
+    Args:
+        view: of the table.
+        target_bytes: size to aim at.
+    """
+    shown = view.files.filter(pa.array(view.visible()))
+    together: dict[tuple[tuple[tuple[str, str], ...], str], list[Listed]] = {}
+    owners = _owners(view, shown)
+    names = TABLES[view.table].partitions
+    columns = [shown[name].to_pylist() for name in names]
+    files = zip(_listed(shown), owners, *columns, strict=True)
+    for file, owner, *values in files:
+        if owner is not None and file.size < target_bytes / 2:
+            partition = tuple((k, str(v)) for k, v in zip(names, values, strict=True))
+            together.setdefault((partition, owner), []).append(file)
+    groups = []
+    for (partition, owner), small in together.items():
+        map_id = owner if view.table == "points" else ""
+        ordered = sorted(small, key=lambda file: (file.first or 0, file.path))
+        groups += [
+            Group(view.table, partition, tuple(files), map_id)
+            for files in _pack(ordered, target_bytes)
+        ]
+    return groups
+
+
+def _owners(view: View, shown: pa.Table) -> list[str | None]:
+    """The corpus of each file, of points its map; None where the ledger does not say."""
+    names = [parse_file_name(path) for path in shown["path"].to_pylist()]
+    if view.table == "points":
+        return [name.map_id for name in names]
+    corpora = view.shards["corpus"].to_pylist()
+    by_shard = dict(zip(view.shards["shard_id"].to_pylist(), corpora, strict=True))
+    owners = [by_shard.get(name.owner) for name in names]
+    coverage = read_coverage(view.shards)
+    models = shown["model"].to_pylist()
+    first = shown["min_sequence_id"].to_pylist()
+    for index, name in enumerate(names):
+        if name.kind == "compaction" and first[index] is not None:
+            shard = int(coverage[models[index]].find(np.array([first[index]]))[0])
+            owners[index] = corpora[shard] if shard >= 0 else None
+        elif first[index] is None:
+            owners[index] = None
+    return owners
+
+
+def _listed(files: pa.Table) -> list[Listed]:
+    names = ("path", "size", "n_rows", "min_sequence_id", "max_sequence_id")
+    return [Listed(*values) for values in zip(*(files[n].to_pylist() for n in names), strict=True)]
+
+
+def _pack(files: Sequence[Listed], target_bytes: int) -> list[list[Listed]]:
+    """Neighbours up to the target size; a file alone is not merged."""
+    packed: list[list[Listed]] = []
+    held, size = list[Listed](), 0
+    for file in files:
+        if held and size + file.size > target_bytes:
+            packed.append(held)
+            held, size = [], 0
+        held.append(file)
+        size += file.size
+    return [each for each in [*packed, held] if len(each) > 1]
+
+
+def commit_merged(
+    uri: str,
+    handle: DeltaTable,
+    merged: Sequence[tuple[Group, WrittenFile]],
+    *,
+    alone: bool = False,
+) -> None:
+    """Put outputs in the place of their inputs, all at once.
+
+    Args:
+        uri: of the atlas.
+        handle: that the groups were planned on; outputs are refused once it is stale.
+        merged: groups and their outputs.
+        alone: refuse after any commit of others, not only of maintenance.
+
+    Raises:
+        CommitError: maintenance of somebody else came in between, or an output is damaged.
+    """
+    table = merged[0][0].table
+    written = [file for _, file in merged]
+    try:
+        check_files(uri, written)
+        commit(handle, table, _actions(handle, merged), alone=alone)
+    except (DeltaError, OSError) as error:
+        listed = set(list_files(open_table(uri, table), table)["path"].to_pylist())
+        if all(file.path in listed for file in written):
+            return  # it went through, and the answer was lost
+        _discard(uri, [file for file in written if file.path not in listed])
+        raise CommitError(
+            f"{table}: merged files were not committed ({_first_line(error)}): other maintenance "
+            "of this atlas was faster; nothing changed, run it again"
+        ) from error
+    except CommitError:
+        _discard(uri, written)
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _discard(uri: str, files: Sequence[WrittenFile]) -> None:
+    """Delete outputs that did not count; what stays is an orphan for `vacuum`."""
+    with suppress(OSError):
+        delete_files(uri, files)
+
+
+def _actions(
+    handle: DeltaTable, merged: Iterable[tuple[Group, WrittenFile]]
+) -> list[AddAction | RemoveAction]:
+    moment = clock.removal_time(int(handle.history(1)[0].get("timestamp", 0)))
+    actions: list[AddAction | RemoveAction] = []
+    for group, file in merged:
+        actions.append(replace(add_action(file), data_change=False))
+        actions += [
+            RemoveAction(old.path, False, moment, old.size, dict(group.partition))
+            for old in group.files
+        ]
+    return actions
+
+
+def _count(done: Compacted, merged: Sequence[tuple[Group, WrittenFile]]) -> None:
+    done.n_before += sum(len(group.files) for group, _ in merged)
+    done.n_after += len(merged)
+    done.bytes_before += sum(group.size for group, _ in merged)
+    done.bytes_after += sum(file.size for _, file in merged)
+
+
+def _compact_rows(uri: str, done: Compacted, target_bytes: int) -> None:
+    """Merge the files of a table of rows, every row kept: which one counts is for readers."""
+    table = done.table
+    for attempt in range(_ATTEMPTS):
+        handle = open_table(uri, table)
+        groups = _row_groups(handle, table, target_bytes)
+        if not groups:
+            return
+        merged, broken = _merge_all(uri, groups, handle.version(), 1, Unwatched())
+        if broken:
+            _discard(uri, [file for _, file in merged])
+            done.failures += [reason for _, reason in broken]
+            return
+        try:
+            commit_merged(uri, handle, merged, alone=table not in _APPENDED_ONLY)
+        except CommitError:
+            if attempt == _ATTEMPTS - 1 or table in _APPENDED_ONLY:
+                raise
+            continue
+        _count(done, merged)
+        return
+
+
+def _row_groups(handle: DeltaTable, table: str, target_bytes: int) -> list[Group]:
+    """The small files of a table of rows, by partition."""
+    files = list_files(handle, table)
+    names = TABLES[table].partitions
+    values = [files[name].to_pylist() for name in names]
+    together: dict[tuple[tuple[str, str], ...], list[Listed]] = {}
+    for file, *own in zip(_listed(files), *values, strict=True):
+        if file.size < target_bytes / 2:
+            partition = tuple((k, str(v)) for k, v in zip(names, own, strict=True))
+            together.setdefault(partition, []).append(file)
+    return [
+        Group(table, partition, tuple(sorted(packed, key=lambda file: file.path)))
+        for partition, small in together.items()
+        for packed in _pack(sorted(small, key=lambda file: file.path), target_bytes)
+    ]

@@ -1,0 +1,239 @@
+"""Several files of one head or map as one: the same rows in the same order, read in pieces.
+
+Apart from `compaction`, which says what is merged and makes it count. Inputs whose sequences follow
+each other are copied one behind the other; where they lie in between each other (a corpus file grew
+after its neighbour was captured), they are merged by sequence. Row groups end at a sequence's end,
+as those of capture do, and every page of the inputs is checked as it is read.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+
+from store.encoding import open_writer, rows_per_group
+from store.errors import AtlasFormatError
+from store.files import WrittenFile, filesystem, join, partition_folder
+from store.scan import readable
+from store.schema import TABLES
+from store.vectors import Ints
+
+ROWS_PER_GROUP = {"points": 16_384, "tokens": 16_384}
+"""Rows of a row group without vectors; of all other tables 4,096."""
+
+_GROUP_BYTES = 32 << 20  # a row group is closed at this size, whatever its rows: images
+_POINT_ORDER = ("rank", "part", "kind", "sequence_id", "position")
+
+_PARQUET = ds.ParquetFileFormat()
+_CHECKED = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file that a Delta log lists."""
+
+    path: str
+    """As the log writes it, below the table's folder."""
+    size: int
+    n_rows: int
+    first: int | None = None
+    """Lowest sequence id; None in tables without."""
+    last: int | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files to be merged into one."""
+
+    table: str
+    partition: tuple[tuple[str, str], ...]
+    files: tuple[Listed, ...]
+    map_id: str = ""
+    """Of points: the map whose parts they are."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all files."""
+        return sum(file.n_rows for file in self.files)
+
+
+def merge(uri: str, group: Group, number: int) -> WrittenFile:
+    """Write the rows of a group's files to one new file, uncommitted.
+
+    Args:
+        uri: of the atlas.
+        group: what to merge.
+        number: of the compaction, for the file's name.
+
+    Raises:
+        AtlasFormatError: a file is missing or damaged, or holds other rows than the log says.
+    """
+    system, root = filesystem(uri)
+    owner = f"{group.map_id}-" if group.map_id else ""
+    name = f"c-{number}-{owner}{secrets.token_hex(8)}.parquet"
+    path = partition_folder(group.partition) + name
+    target = join(root, group.table, path)
+    system.create_dir(target.rpartition("/")[0], recursive=True)
+    n_rows, first, last = 0, None, None
+    with readable(group.table), system.open_output_stream(target) as stream:
+        with open_writer(group.table, stream) as writer:
+            for rows in row_groups(group, system, root):
+                writer.write_table(rows, row_group_size=len(rows))
+                n_rows += len(rows)
+                if group.files[0].first is not None:
+                    first = rows["sequence_id"][0].as_py() if first is None else first
+                    last = rows["sequence_id"][-1].as_py()
+        size = stream.tell()
+    if n_rows != group.n_rows:
+        raise AtlasFormatError(
+            f"{group.table}: {n_rows} rows in {len(group.files)} files from {group.files[0].path} "
+            f"on, the log says {group.n_rows}: `qkatlas maintain check` names the file"
+        )
+    return WrittenFile(group.table, path, group.partition, n_rows, size, first, last)
+
+
+def row_groups(group: Group, system: pafs.FileSystem, root: str) -> Iterator[pa.Table]:
+    """The rows of a group's files as the row groups of one file.
+
+    Args:
+        group: what to read.
+        system: that holds the files.
+        root: path of the atlas in it.
+    """
+    paths = [join(root, group.table, file.path) for file in group.files]
+    schema = TABLES[group.table].file_schema.remove_metadata()
+    if "sequence_id" not in schema.names:
+        yield from _cut(_scan(paths, system, schema), group.table, by_sequence=False)
+    elif group.table == "points":
+        rows = pa.Table.from_batches(_scan(paths, system, schema), schema)
+        rows = rows.sort_by([(name, "ascending") for name in _POINT_ORDER])
+        yield from _cut(iter(rows.to_batches()), group.table, by_sequence=False)
+    else:
+        runs = _runs(group, paths, system)
+        batches = (
+            _scan(paths, system, schema) if runs is None else _take(runs, paths, system, schema)
+        )
+        yield from _cut(batches, group.table, by_sequence=True)
+
+
+def _scan(
+    paths: Sequence[str], system: pafs.FileSystem, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """The rows of files, one behind the other; a few files are read ahead."""
+    fragments = [_PARQUET.make_fragment(path, system) for path in paths]
+    data = ds.FileSystemDataset(fragments, schema, _PARQUET, system)
+    scanner = ds.Scanner.from_dataset(
+        data,
+        batch_size=16_384,
+        batch_readahead=2,
+        fragment_readahead=4,
+        fragment_scan_options=_CHECKED,
+    )
+    yield from scanner.to_batches()
+
+
+def _runs(
+    group: Group, paths: Sequence[str], system: pafs.FileSystem
+) -> list[tuple[int, int]] | None:
+    """Runs of (file, rows) that give sorted sequences; None where file after file does."""
+    ends = [(file.first, file.last) for file in group.files]
+    apart = all(
+        before[1] is not None and after[0] is not None and before[1] < after[0]
+        for before, after in pairwise(ends)
+    )
+    if apart:
+        return None
+    schema = pa.schema([("sequence_id", pa.int64())])
+    ids = [_ids(path, system, schema) for path in paths]
+    numbers = np.repeat(np.arange(len(ids)), [len(own) for own in ids])
+    order = numbers[np.argsort(np.concatenate(ids), kind="stable")]
+    starts = np.flatnonzero(np.r_[True, order[1:] != order[:-1]])
+    lengths = np.diff(np.r_[starts, len(order)])
+    return list(zip(order[starts].tolist(), lengths.tolist(), strict=True))
+
+
+def _ids(path: str, system: pafs.FileSystem, schema: pa.Schema) -> Ints:
+    rows = pa.Table.from_batches(_scan([path], system, schema), schema)
+    ids: Ints = rows["sequence_id"].to_numpy()
+    return ids
+
+
+def _take(
+    runs: Sequence[tuple[int, int]],
+    paths: Sequence[str],
+    system: pafs.FileSystem,
+    schema: pa.Schema,
+) -> Iterator[pa.RecordBatch]:
+    """Rows in runs, each file read from its beginning to its end."""
+    readers = [_scan([path], system, schema) for path in paths]
+    held: list[pa.RecordBatch | None] = [None] * len(paths)
+    for number, wanted in runs:
+        while wanted:
+            batch = held[number]
+            if batch is None or not len(batch):
+                batch = next(readers[number])
+            held[number] = batch.slice(wanted)
+            yield batch.slice(0, wanted)
+            wanted -= min(wanted, len(batch))
+
+
+def _cut(batches: Iterator[pa.RecordBatch], table: str, *, by_sequence: bool) -> Iterator[pa.Table]:
+    """Batches as tables of the size of a row group."""
+    held: list[pa.RecordBatch] = []
+    limit, n_rows, n_bytes = 0, 0, 0
+    for batch in batches:
+        if not len(batch):
+            continue
+        limit = limit or _limit(table, batch)
+        held.append(batch)
+        n_rows, n_bytes = n_rows + len(batch), n_bytes + batch.nbytes
+        if n_rows <= limit and n_bytes <= _GROUP_BYTES:
+            continue
+        rows = pa.Table.from_batches(held)
+        for end in _ends(rows, limit, by_sequence):
+            yield rows.slice(0, end)
+            rows = rows.slice(end)
+        held = rows.to_batches()
+        n_rows, n_bytes = len(rows), rows.nbytes
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _limit(table: str, batch: pa.RecordBatch) -> int:
+    """Rows of a row group of this table."""
+    if "vector" in batch.schema.names:
+        return rows_per_group(max(1, len(batch["vector"][0])))
+    return ROWS_PER_GROUP.get(table, 4_096)
+
+
+def _ends(rows: pa.Table, limit: int, by_sequence: bool) -> Iterator[int]:
+    """Lengths of the row groups to cut off, one after the other; the last sequence stays.
+
+    Whether more of it follows is not known yet.
+    """
+    if by_sequence:
+        ids = rows["sequence_id"].to_numpy()
+        starts = np.flatnonzero(ids[1:] != ids[:-1]) + 1
+    else:
+        starts = np.arange(1, len(rows))
+    begin = 0
+    heavy = rows.nbytes > _GROUP_BYTES
+    most = limit if not heavy else max(1, limit * _GROUP_BYTES // rows.nbytes)
+    while len(rows) - begin > most:
+        later = starts[starts > begin]
+        if not len(later):
+            return
+        fitting = later[later <= begin + most]
+        end = int(fitting[-1] if len(fitting) else later[0])
+        yield end - begin
+        begin = end

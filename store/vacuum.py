@@ -1,0 +1,214 @@
+"""Deleting what no reader sees any more, once nobody can be reading it.
+
+First what is committed and does not count is taken out of the logs (half a shard that nobody
+finished, what was dropped), then each table's folder loses what its log no longer lists; both only
+after the retention, so that running workers' files, readers of older versions and time travel are
+left alone. Beside the tables: states of maps that were never committed, and uploads to an object
+store that nobody finished.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import RemoveAction
+
+from store import clock
+from store.aborted_uploads import abort_uploads, list_aborted_uploads
+from store.errors import CommitError, ConfigError
+from store.files import filesystem, join
+from store.schema import TABLES
+from store.snapshot import GATED_BY, open_table
+from store.state import FOLDER
+from store.upkeep import Unwatched, View, Watch, commit, read_rows
+from store.visibility import FileName, parse_file_name
+
+MIN_RETENTION = timedelta(hours=24)
+"""Nothing younger is deleted: a worker may still be writing it, a reader reading it."""
+
+_ATTEMPTS = 5
+
+
+@dataclass
+class Vacuumed:
+    """What a vacuum deleted, or would delete."""
+
+    unlisted: list[str] = field(default_factory=list)
+    """Files taken out of a log, as they do not count; a later vacuum deletes them."""
+    deleted: list[str] = field(default_factory=list)
+    """Files deleted, below the atlas."""
+    n_bytes: int = 0
+    """Of the files deleted."""
+    uploads: list[str] = field(default_factory=list)
+    """Unfinished uploads that were ended."""
+
+
+def vacuum(
+    uri: str,
+    retention: timedelta = MIN_RETENTION,
+    dry_run: bool = False,
+    watch: Watch | None = None,
+) -> Vacuumed:
+    """Delete what nobody sees and nobody can be using.
+
+    Args:
+        uri: of the atlas.
+        retention: age below which everything stays; at least 24 hours.
+        dry_run: say what would be deleted, and delete nothing.
+        watch: told of progress, in tables.
+
+    Raises:
+        ConfigError: the retention is shorter.
+        CommitError: other maintenance was faster five times.
+    """
+    if retention < MIN_RETENTION:
+        hours = retention / timedelta(hours=1)
+        raise ConfigError(
+            f"--retention is {hours:g} hours, expected at least 24: running workers' files and "
+            "versions that readers still hold are younger than that"
+        )
+    watch, done = watch or Unwatched(), Vacuumed()
+    watch.start("vacuum", len(TABLES), "tables")
+    for table in TABLES:
+        if table in GATED_BY:
+            done.unlisted += [f"{table}/{path}" for path in _unlist(uri, table, retention, dry_run)]
+        _delete_unlisted(uri, table, retention, dry_run, done)
+        watch.advance(1, table)
+    _delete_states(uri, retention, dry_run, done)
+    _end_uploads(uri, retention, dry_run, done)
+    watch.finish()
+    return done
+
+
+def _unlist(uri: str, table: str, retention: timedelta, dry_run: bool) -> list[str]:
+    """Take committed files that do not count out of a table's log.
+
+    The commit carries the app of each file's shard or map too: a driver that finishes the very
+    shard at the same moment makes it stale, or is made stale by it.
+    """
+    last: Exception | None = None
+    for _ in range(_ATTEMPTS):
+        view = View.load(uri, table)
+        old = _find_hidden(view, retention)
+        if dry_run or not len(old):
+            return list(old["path"].to_pylist())
+        try:
+            commit(view.handle, table, _removals(view.handle, table, old), _apps(old))
+        except DeltaError as error:
+            last = error
+            continue
+        return list(old["path"].to_pylist())
+    raise CommitError(
+        f"{table}: hidden files were not removed after {_ATTEMPTS} attempts ({last}): other "
+        "maintenance was faster; nothing is lost, run it again"
+    ) from last
+
+
+def _find_hidden(view: View, retention: timedelta) -> pa.Table:
+    """Files that the log lists and that do not count, older than the retention.
+
+    Files of other names are none of ours: `check` names them.
+    """
+    actions = pa.table(view.handle.get_add_actions(flatten=True))
+    limit = clock.milliseconds(clock.now() - retention)
+    old = pc.less(actions["modification_time"].cast(pa.int64()), limit).to_numpy()
+    files = view.files.append_column("raw", actions["path"])
+    found = files.filter(pa.array(old & ~view.visible()))
+    known = [parse_file_name(path).kind != "other" for path in found["path"].to_pylist()]
+    return found.filter(pa.array(known, pa.bool_()))
+
+
+def _removals(handle: DeltaTable, table: str, files: pa.Table) -> list[RemoveAction]:
+    moment = clock.removal_time(int(handle.history(1)[0].get("timestamp", 0)))
+    names = TABLES[table].partitions
+    return [
+        RemoveAction(row["raw"], True, moment, row["size"], {k: str(row[k]) for k in names})
+        for row in files.to_pylist()
+    ]
+
+
+def _apps(files: pa.Table) -> list[str]:
+    """Apps of the shards and maps whose files these are."""
+    names = [parse_file_name(path) for path in files["path"].to_pylist()]
+    return sorted({_app(name) for name in names if name.kind != "compaction"})
+
+
+def _app(name: FileName) -> str:
+    """The app under which a driver commits a file's unit."""
+    return f"s-{name.owner}" if name.kind == "shard" else f"m-{name.owner}-{name.number}"
+
+
+def _delete_unlisted(
+    uri: str, table: str, retention: timedelta, dry_run: bool, done: Vacuumed
+) -> None:
+    """Delete the files of a table's folder that its log no longer lists, or never did."""
+    hours = int(np.ceil(retention / timedelta(hours=1)))
+    handle = open_table(uri, table)
+    system, root = filesystem(uri)
+    paths = [unquote(path) for path in handle.vacuum(hours, True, False, full=True)]
+    sizes = _sizes(system, [join(root, table, path) for path in paths])
+    if not dry_run and paths:
+        handle.vacuum(hours, False, False, full=True)
+        left = _sizes(system, [join(root, table, path) for path in paths])
+        sizes = [-1 if rest >= 0 else size for size, rest in zip(sizes, left, strict=True)]
+    for path, size in zip(paths, sizes, strict=True):
+        if size >= 0:
+            done.deleted.append(f"{table}/{path}")
+            done.n_bytes += size
+
+
+def _sizes(system: pafs.FileSystem, paths: Sequence[str]) -> list[int]:
+    """Bytes of each file; -1 where there is none."""
+    infos = system.get_file_info(list(paths)) if paths else []
+    return [info.size if info.type == pafs.FileType.File else -1 for info in infos]
+
+
+def _delete_states(uri: str, retention: timedelta, dry_run: bool, done: Vacuumed) -> None:
+    """Delete old states of maps that no living map's row names."""
+    system, root = filesystem(uri)
+    folder = join(root, FOLDER)
+    limit = clock.now() - retention
+    found = system.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=True))
+    named = named_states(uri) if found else set()  # after the listing: states come before rows
+    for info in found:
+        path = info.path[len(folder) :].strip("/")
+        if info.type != pafs.FileType.File or path in named or _written(info) >= limit:
+            continue
+        if not dry_run:
+            system.delete_file(info.path)
+        done.deleted.append(f"{FOLDER}/{path}")
+        done.n_bytes += info.size
+
+
+def named_states(uri: str) -> set[str]:
+    """Map and file of the states of maps that were not dropped, as `<map_id>/<file>`."""
+    rows = read_rows(uri, "maps", open_table(uri, "maps"))
+    dropped = rows.filter(pc.equal(rows["status"], "dropped"))["map_id"]
+    rows = rows.filter(pc.invert(pc.is_in(rows["map_id"], dropped)))
+    pairs = zip(rows["map_id"].to_pylist(), rows["parameters"].to_pylist(), strict=True)
+    named = {(map_id, json.loads(text or "{}").get("state")) for map_id, text in pairs}
+    return {f"{map_id}/{state}" for map_id, state in named if state}
+
+
+def _written(info: pafs.FileInfo) -> datetime:
+    """When a file was last written; never, where the store does not say."""
+    moment: datetime | None = info.mtime
+    if moment is None:
+        return datetime.max.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _end_uploads(uri: str, retention: timedelta, dry_run: bool, done: Vacuumed) -> None:
+    """End uploads to an object store that nobody finished."""
+    uploads = list_aborted_uploads(uri, clock.now() - retention)
+    if not dry_run:
+        abort_uploads(uri, uploads)
+    done.uploads += [upload.key for upload in uploads]

@@ -1,0 +1,154 @@
+"""What nobody sees is deleted once it is a day old, and nothing else ever is."""
+
+import os
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from store import clock
+from store.check import check
+from store.compaction import compact
+from store.errors import ConfigError
+from store.lake import MAPS, SHARDS, Lake
+from store.snapshot import Snapshot
+from store.state import write_state
+from store.upkeep import View
+from store.vacuum import vacuum
+from tests.store.lake_units import listed, paths_on_disk
+from tests.store.small_shards import add_part, contents, make_lake, write_shard
+from tests.store.test_compaction import drop, merge_all
+
+DAY = timedelta(hours=25)
+
+
+def age(root: Path, *names: str) -> None:
+    """Make files a day old on the disk."""
+    past = (datetime.now() - DAY).timestamp()
+    for path in root.rglob("*"):
+        if path.is_file() and any(name in path.name for name in names):
+            os.utime(path, (past, past))
+
+
+@pytest.fixture
+def yesterday(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A clock that is a day behind, until it is undone."""
+    real = clock.now
+    monkeypatch.setattr(clock, "now", lambda: real() - DAY)
+    return monkeypatch
+
+
+def test_short_retention_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--retention is 23 hours, expected at least 24"):
+        vacuum(str(tmp_path), timedelta(hours=23))
+
+
+def test_fresh_files_stay_whatever_they_are(tmp_path: Path) -> None:
+    lake = make_lake(tmp_path, 2)
+    write_shard(tmp_path, "running", [(8, 0, 1)])
+    drop(lake, corpus="texts")
+    before = paths_on_disk(tmp_path)
+    done = vacuum(lake.uri)
+    assert (done.unlisted, done.deleted, done.n_bytes) == ([], [], 0)
+    assert paths_on_disk(tmp_path) == before
+
+
+def age_removals(root: Path) -> None:
+    """Make removals a day old in the logs."""
+    past = clock.milliseconds(clock.now() - DAY)
+    for entry in root.glob("*/_delta_log/*.json"):
+        text = re.sub(r'"deletionTimestamp":\d+', f'"deletionTimestamp":{past}', entry.read_text())
+        entry.write_text(text)
+
+
+def test_merged_files_go_after_the_retention_and_readers_lose_nothing(tmp_path: Path) -> None:
+    lake = make_lake(tmp_path, 4)
+    before = contents(lake.uri)
+    compact(lake.uri)
+    age(tmp_path, ".parquet")
+    assert vacuum(lake.uri).deleted == []  # old files, but removed a moment ago
+    age_removals(tmp_path)
+    size = sum((tmp_path / p).stat().st_size for p in paths_on_disk(tmp_path) if "/s-" in p)
+    would = vacuum(lake.uri, dry_run=True)
+    assert contents(lake.uri) == before
+    done = vacuum(lake.uri)
+    assert sorted(done.deleted) == sorted(would.deleted)
+    assert done.n_bytes == would.n_bytes > size / 2
+    assert contents(lake.uri) == before
+    assert {
+        name.rpartition("/")[2][:2] for name in paths_on_disk(tmp_path) if "rej" not in name
+    } == {"c-"}
+    assert check(lake.uri).problems == []
+    assert check(lake.uri).orphans == []
+
+
+def test_half_a_shard_and_dropped_ones_leave_the_log_first(
+    tmp_path: Path, yesterday: pytest.MonkeyPatch
+) -> None:
+    lake = make_lake(tmp_path, 2)
+    half = write_shard(tmp_path, "half", [(5, 0, 1)])
+    lake._commit_files(SHARDS, "queries", [half])
+    lake.commit(SHARDS, [write_shard(tmp_path, "kept", [(7, 0, 1)], corpus="other")])
+    add_part(tmp_path, "gone", 0)
+    add_part(tmp_path, "kept", 0)
+    compact(lake.uri)
+    drop(lake, corpus="texts")
+    rows = Snapshot.load(lake.uri).newest_maps().to_pylist()
+    lake.commit_rows(MAPS, [r | {"status": "dropped"} for r in rows if r["map_id"] == "gone"])
+    yesterday.undo()
+    before = contents(lake.uri)
+    would = vacuum(lake.uri, dry_run=True)
+    done = vacuum(lake.uri)
+    assert sorted(done.unlisted) == sorted(would.unlisted)
+    assert any("s-half-" in path for path in done.unlisted)
+    assert any("/c-" in path for path in done.unlisted)
+    assert any("m-gone-" in path for path in done.unlisted)
+    assert contents(lake.uri) == before
+    assert len(listed(lake.uri, "queries")) == 2
+    assert (tmp_path / "queries" / half.files[0].path).exists()
+    assert vacuum(lake.uri).unlisted == []
+
+
+def test_shard_that_lost_its_old_half_can_be_captured_again(
+    tmp_path: Path, yesterday: pytest.MonkeyPatch
+) -> None:
+    lake = make_lake(tmp_path, 1)
+    lake._commit_files(SHARDS, "queries", [write_shard(tmp_path, "half", [(5, 0, 1)])])
+    yesterday.undo()
+    vacuum(lake.uri)
+    assert Lake(lake.uri).commit(SHARDS, [write_shard(tmp_path, "half", [(5, 0, 1)], attempt=2)])
+    assert check(lake.uri).problems == []
+
+
+def test_orphans_and_states_that_no_row_names_are_deleted(tmp_path: Path) -> None:
+    lake = make_lake(tmp_path, 1)
+    write_shard(tmp_path, "killed", [(8, 0, 1)])
+    orphan = write_state(lake.uri, "never", {})
+    kept = write_state(lake.uri, "aa", {})
+    unit = add_part(tmp_path, "aa", 0, commit=False)
+    row = {**unit.row, "parameters": f'{{"state": "{kept}"}}'}
+    lake.commit(MAPS, [type(unit)(row, unit.files)])
+    fresh = write_state(lake.uri, "running", {})
+    age(tmp_path, "s-killed-", orphan, kept)
+    before = contents(lake.uri)
+    done = vacuum(lake.uri)
+    assert f"_state/never/{orphan}" in done.deleted
+    assert sum("s-killed-" in path for path in done.deleted) == 7
+    assert len(done.deleted) == 8
+    assert contents(lake.uri) == before
+    assert (tmp_path / "_state" / "aa" / kept).exists()
+    assert (tmp_path / "_state" / "running" / fresh).exists()
+
+
+def test_compaction_that_was_killed_leaves_orphans_that_go(tmp_path: Path) -> None:
+    lake = make_lake(tmp_path, 3)
+    before, on_disk = contents(lake.uri), paths_on_disk(tmp_path)
+    merge_all(lake.uri, View.load(lake.uri, "queries"))  # and is killed before it commits
+    assert contents(lake.uri) == before
+    assert len(paths_on_disk(tmp_path) - on_disk) == 2
+    age(tmp_path, "c-")
+    assert len(check(lake.uri).orphans) == 2
+    assert len(vacuum(lake.uri).deleted) == 2
+    assert paths_on_disk(tmp_path) == on_disk
+    assert contents(lake.uri) == before
