@@ -5,11 +5,13 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 
+from flows.atlas_turn import atlas_turn
 from flows.cluster import is_hopeless
 from flows.progress import PrefectSteps
 from flows.session import Session
@@ -70,9 +72,10 @@ class PrefectServer:
         self._thread.join()
 
 
-@flow(name="build-atlas", persist_result=False, validate_parameters=False)  # type: ignore[untyped-decorator]
 def build_atlas(session: Session) -> list[StageResult]:
-    """Bring an atlas up to date with a configuration.
+    """Bring an atlas up to date with a configuration, when it is this run's turn.
+
+    A flow run of its own, or a part of the one that it is called in.
 
     Args:
         session: of the run; the caller closes it.
@@ -80,8 +83,15 @@ def build_atlas(session: Session) -> list[StageResult]:
     Returns:
         What each stage did.
     """
+    build = _build if FlowRunContext.get() else _build_flow
+    results: list[StageResult] = build(session)
+    return results
+
+
+def _build(session: Session) -> list[StageResult]:
     session.steps = PrefectSteps(session.steps)
-    results = run_stages(session, STAGES)
+    with atlas_turn(session.config.atlas, tell):
+        results = run_stages(session, STAGES)
     create_table_artifact(
         table=[
             {
@@ -98,3 +108,12 @@ def build_atlas(session: Session) -> list[StageResult]:
         description=f"What the run did to {session.config.atlas}",
     )
     return results
+
+
+def tell(sentence: str) -> None:
+    """Say something to whoever started a flow, and to those who look at it in Prefect."""
+    print(sentence, flush=True)
+    get_run_logger().info(sentence)
+
+
+_build_flow = flow(name="build-atlas", persist_result=False, validate_parameters=False)(_build)
