@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from flows.config import RunConfig
 from flows.environment import prepare_environment
 from flows.planning import Plan, make_plan
+from flows.quantities import format_bytes
 from flows.work import Work, find_work
+
+__all__ = ["SMALL_FILE", "Estimate", "EstimateRow", "estimate_run", "format_bytes"]
 
 SMALL_FILE = 4_000_000
 """Bytes below which a vector file is small: many such slow every reader down."""
@@ -141,11 +144,3 @@ def _note_remaining(work: Work, rows: Sequence[EstimateRow]) -> Iterator[str]:
     yield from work.due
     if work.vanished:
         yield f"{len(work.vanished)} captured file(s) are gone; their sequences stay"
-
-
-def format_bytes(n_bytes: float) -> str:
-    """A size with a unit, such as 1.3 GB."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:,.1f} {unit}"
-    return f"{n_bytes:,.0f} B"
