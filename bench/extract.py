@@ -26,7 +26,7 @@ from transformers import AutoModel
 from flows.config import RunConfig, load_config
 from flows.demo import write_demo
 from flows.planning import commit_plan, make_plan
-from flows.stages import group_shards, shard_units
+from flows.shard_units import group_shards, shard_units
 from flows.work import find_work
 from flows.worker import CaptureWorker
 from pipeline.extract import make_chunks

@@ -1,71 +1,87 @@
-"""Ray: where the work runs. Actors that hold a model, tasks for single heads, all bounded.
+"""Ray: reaching a cluster, what it has, and what its errors mean.
 
-Ray's own retries are off: the driver sees every failure, counts it and decides. An exception of
-our code counts against the unit of work; a worker that died counts only against the unit that
-was alone on it, and gets a new worker.
+Ray's own retries are off: the driver sees every failure, counts it (`flows/attempts.py`) and
+decides. The loops over actors and tasks are in `flows/actor_pool.py` and `flows/task_pool.py`.
 """
 
 import errno
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import socket
 from dataclasses import dataclass
-from threading import Lock
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
-from flows.config import RunConfig
 from flows.environment import ray_address, worker_environment
-from pipeline.settings import WorkerSpec
+from flows.log import log_environment
+from pipeline.settings import ActorGroup, TaskSpec, WorkerSpec
 from store.errors import AtlasError, CommitError, ConfigError, NotInAtlasError
 
-MAX_EXCEPTIONS = 3
-MAX_DEATHS = 10
-
-_LOOK_EVERY_S = 1.0
+_CONNECT_S = 5.0
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 
-@dataclass(frozen=True)
-class Done:
-    """A unit of work with its result."""
-
-    work: Any
-    result: Any
+_FOLDERS = ("store", "pipeline", "flows")
+"""Our code that workers run; a cluster's nodes get it from the driver."""
 
 
 @dataclass(frozen=True)
-class Moved:
-    """Progress within units of work that are still running."""
+class Joined:
+    """How this process came to its cluster."""
 
-    amount: int
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A unit of work that was given up."""
-
-    work: Any
-    reason: str
+    is_own: bool
+    """Whether this call did it, so that the caller leaves again."""
+    dashboard: str | None = None
+    """Address of Ray's page, where the cluster has one."""
 
 
-def start_ray() -> bool:
-    """Connect to the cluster of RAY_ADDRESS, or start one here; returns whether this call did."""
+def start_ray() -> Joined:
+    """Connect to the cluster of RAY_ADDRESS, or start one here.
+
+    Raises:
+        ConfigError: nothing answers at the address, or it is a cluster that this process may not
+            or cannot work with.
+    """
     if ray.is_initialized():
-        return False
-    local = {} if ray_address() else {"address": "local", "include_dashboard": False}
-    ray.init(
-        logging_level="error",
-        log_to_driver=False,
-        runtime_env={"env_vars": worker_environment()},
-        **local,
-    )
-    return True
+        return Joined(is_own=False)
+    options = {
+        "logging_level": "error",
+        "log_to_driver": False,
+        "runtime_env": runtime_environment(),
+    }
+    address = ray_address()
+    if address is None:
+        ray.init(address="local", include_dashboard=False, **options)
+        return Joined(is_own=True)
+    check_answers(address)
+    try:
+        _check_token(address)
+        context = ray.init(address=address, **options)
+    except (RayError, RuntimeError, ValueError, OSError) as error:
+        ray.shutdown()  # what was begun of it
+        raise ConfigError(f"RAY_ADDRESS: {_explain(error, address)}") from error
+    return Joined(is_own=True, dashboard=context.dashboard_url or None)
+
+
+def runtime_environment() -> dict[str, Any]:
+    """What Ray gives every worker: variables, and on a cluster our code.
+
+    Nodes then need only the packages of others. It holds no secret: Ray shows it on its pages.
+    """
+    variables = {"env_vars": worker_environment() | log_environment()}
+    if ray_address() is None:
+        return variables
+    root = Path(__file__).parents[1]
+    return {
+        **variables,
+        "py_modules": [str(root / folder) for folder in _FOLDERS],
+        "excludes": ["**/__pycache__", "*.pyc"],
+        "worker_process_setup_hook": "flows.environment.prepare_environment",
+    }
 
 
 def stop_ray() -> None:
@@ -73,62 +89,61 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
-class CaptureActor:
-    """The Ray actor around a capture worker. Loading is a call, so that its errors come back."""
-
-    def __init__(self) -> None:
-        """Wait for `load`."""
-        self._worker: Any = None
-        self._turn = Lock()
-
-    def load(self, config: RunConfig, modality: str, n_workers: int, strict: bool) -> None:
-        """Load the model."""
-        from flows.worker import CaptureWorker
-
-        self._worker = CaptureWorker(config, modality, n_workers, strict)
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the worker, after the one that runs: they share its buffers."""
-        with self._turn:
-            return getattr(self._worker, method)(*arguments)
-
-    def count_tokens(self) -> int:
-        """Tokens captured so far, answered beside a capture that runs."""
-        return 0 if self._worker is None else int(self._worker.count_tokens())
-
-
-class RemoteWorker:
-    """A capture worker on the cluster, with the methods that planning calls."""
-
-    def __init__(self, actor: Any) -> None:
-        """Wrap a loaded actor."""
-        self.actor = actor
-
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        """Call the method on the actor and wait; errors of our code come back as themselves."""
-        return lambda *arguments: get(self.actor.call.remote(method, *arguments))
-
-
-def make_actor(config: RunConfig, modality: str, n_workers: int, strict: bool) -> Any:
-    """Start an actor and load its model.
+def check_answers(address: str) -> None:
+    """Refuse an address that no cluster can be reached by, before Ray waits a minute for it.
 
     Raises:
-        AtlasError: the model does not load.
+        ConfigError: nothing answers, or it is no address of a cluster.
     """
-    actor_class = ray.remote(
-        num_cpus=config.workers.num_cpus,
-        num_gpus=config.workers.num_gpus,
-        max_restarts=0,
-        max_task_retries=0,
-        max_concurrency=2,  # one works, one answers how far it is
-    )(CaptureActor)
-    actor = actor_class.remote()
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdecimal():
+        raise ConfigError(
+            f"RAY_ADDRESS: expected host:port of the cluster's head, as in 10.0.0.1:6379, or auto, "
+            f"got {address}; run on a machine of the cluster, or as a job of it"
+        )
     try:
-        get(actor.load.remote(config, modality, n_workers, strict))
-    except BaseException:
-        ray.kill(actor)  # or it keeps its CPUs for as long as somebody looks at the error
-        raise
-    return actor
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S):
+            pass
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"RAY_ADDRESS: nothing answers at {address} ({error}); start the cluster, correct the "
+            "address, or unset it to use this machine alone"
+        ) from error
+
+
+def _check_token(address: str) -> None:
+    """Ask the cluster for its name; `ray.init` would try a wrong token for minutes.
+
+    Raises:
+        AuthenticationError: this process's token is missing or wrong.
+        RpcError: it is no cluster that answers.
+    """
+    if address not in ("auto", "local"):
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]  # nothing public asks so
+
+        GcsClient(address=address)
+
+
+def _explain(error: Exception, address: str) -> str:
+    """What kept Ray from joining a cluster, in a line."""
+    text = " ".join(str(error).split())
+    if "Version mismatch" in text:
+        said = text.partition("Version mismatch: ")[2]
+        return (
+            f"the cluster at {address} has another version ({said.strip()}): install the same "
+            "Ray and Python here and on every node"
+        )
+    if isinstance(error, AuthenticationError):
+        return (
+            f"the cluster at {address} refuses this process's token; set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to what the cluster was started with"
+        )
+    return (
+        f"the cluster at {address} cannot be joined from here ({text[:300]}); check the address, "
+        "and that this machine is a node of the cluster"
+    )
 
 
 def get(reference: Any) -> Any:
@@ -173,159 +188,82 @@ def is_hopeless(error: BaseException) -> bool:
     return ours or is_full_disk(error)
 
 
-def count_fitting(workers: WorkerSpec) -> int:
-    """How many workers find room on the Ray cluster at once; one that may grow has room for all.
+def booking(spec: ActorGroup | TaskSpec, workers: WorkerSpec) -> dict[str, Any]:
+    """What Ray is told to book for an actor or a task."""
+    options: dict[str, Any] = {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus}
+    if isinstance(spec, ActorGroup) and spec.resources:
+        options["resources"] = dict(spec.resources)
+    if workers.mixes_devices and not spec.num_gpus:  # or it would use a GPU that others booked
+        options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+    return options
+
+
+def needs(spec: ActorGroup | TaskSpec) -> dict[str, float]:
+    """Amount of each resource that an actor or a task books, by Ray's names."""
+    asked = {"CPU": spec.num_cpus, "GPU": spec.num_gpus}
+    if isinstance(spec, ActorGroup):
+        asked |= dict(spec.resources)
+    return {name: amount for name, amount in asked.items() if amount > 0}
+
+
+def find_seats(workers: WorkerSpec) -> list[ActorGroup]:
+    """One entry for each actor that may be started; a cluster that may grow has room for all.
 
     Raises:
         ConfigError: this machine has no room for a single one, which would wait for ever.
     """
+    asked = [group for group in workers.actor_groups for _ in range(group.actors)]
     if ray_address():
-        return workers.actors
-    there = ray.cluster_resources()
-    asked = {"CPU": workers.num_cpus, "GPU": workers.num_gpus}
-    rooms = {name: there.get(name, 0.0) // n for name, n in asked.items() if n > 0}
-    for name, room in rooms.items():
-        if room < 1:
-            raise ConfigError(
-                f"workers.num_{name.lower()}s: {asked[name]:g} asked for each worker, and this "
-                f"machine has {there.get(name, 0.0):g}; ask for less, or set RAY_ADDRESS to a "
-                "cluster that has more"
+        return asked
+    left = ray.cluster_resources()
+    seats = []
+    for group in asked:
+        wanted = needs(group)
+        if all(left.get(name, 0.0) >= amount - 1e-6 for name, amount in wanted.items()):
+            seats.append(group)
+            for name, amount in wanted.items():
+                left[name] -= amount
+    if not seats:
+        raise _no_room(workers.actor_groups[0], ray.cluster_resources())
+    return seats
+
+
+def _no_room(spec: ActorGroup, there: dict[str, float]) -> ConfigError:
+    """The error for a worker that is larger than this machine."""
+    for name, amount in needs(spec).items():
+        if there.get(name, 0.0) < amount:
+            field = f"num_{name.lower()}s" if name in ("CPU", "GPU") else f"resources.{name}"
+            return ConfigError(
+                f"workers.{field}: {amount:g} asked for each worker, and this machine has "
+                f"{there.get(name, 0.0):g}; ask for less, or set RAY_ADDRESS to a cluster that "
+                "has more"
             )
-    return int(min(rooms.values()))
+    return ConfigError("workers: this machine has no room for one; ask for less")
 
 
-def run_on_actors(
-    works: Iterable[Any], actors: Sequence[Any], new_actor: Callable[[], Any]
-) -> Iterator[Done | Failed | Moved]:
-    """Capture shards, one at a time on each actor; gives results and progress as they come.
-
-    Args:
-        works: shards.
-        actors: loaded actors, each idle.
-        new_actor: makes one in place of an actor that died.
-
-    Raises:
-        AtlasError: the input is wrong, so that trying again is pointless.
-    """
-    waiting, idle = deque(works), deque(actors)
-    running: dict[Any, tuple[Any, Any]] = {}
-    tally, watch = _Tally(), _Watch(actors)
-    while waiting or running:
-        while waiting and idle:
-            work, actor = waiting.popleft(), idle.popleft()
-            running[actor.call.remote("capture", work)] = (work, actor)
-        ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_EVERY_S)
-        if watch.is_due() or not ready:
-            yield Moved(watch.look([actor for _, actor in running.values()]))
-        if not ready:
-            continue
-        work, actor = running.pop(ready[0])
-        try:
-            result = ray.get(ready[0])
-        except RayError as error:
-            idle.append(actor if isinstance(error, RayTaskError) else new_actor())
-            if outcome := tally.count(work, error):
-                yield outcome
-            else:
-                waiting.append(work)
-        else:
-            idle.append(actor)
-            if waiting:  # give the actor its next shard before this one is committed
-                following, free = waiting.popleft(), idle.popleft()
-                running[free.call.remote("capture", following)] = (following, free)
-            yield Done(work, result)
+def count_room(spec: TaskSpec) -> int:
+    """How many tasks the whole cluster, as it is now, has room for at once; 0 if for none."""
+    rooms = [
+        int(min(node.get(name, 0.0) / amount + 1e-6 for name, amount in needs(spec).items()))
+        for node in _live_nodes()
+    ]
+    return sum(rooms)
 
 
-def run_tasks(
-    function: Callable[[Any], Any], works: Iterable[Any], config: RunConfig
-) -> Iterator[Done | Failed]:
-    """Run a function of one unit of work as Ray tasks, a bounded number at a time.
-
-    Raises:
-        AtlasError: the input is wrong, so that trying again is pointless.
-    """
-    task = ray.remote(
-        num_cpus=config.workers.num_cpus,
-        num_gpus=config.workers.num_gpus,
-        max_retries=0,
-        max_calls=0,
-    )(function)
-    bound = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    waiting = deque(works)
-    running: dict[Any, Any] = {}
-    tally = _Tally()
-    while waiting or running:
-        while waiting and len(running) < bound:
-            work = waiting.popleft()
-            running[task.remote(work)] = work
-        reference = ray.wait(list(running), num_returns=1)[0][0]
-        work = running.pop(reference)
-        try:
-            yield Done(work, ray.get(reference))
-        except RayError as error:
-            if outcome := tally.count(work, error):
-                yield outcome
-            else:
-                waiting.append(work)
+def has_node(node_id: str) -> bool:
+    """Whether a node is alive."""
+    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
 
 
-class _Watch:
-    """Asks busy actors how far they are."""
-
-    def __init__(self, actors: Sequence[Any]) -> None:
-        self._seen: dict[Any, int] = {}
-        self._last = 0.0
-        self.look(actors)  # what they captured before, as in measuring sizes, does not count
-
-    def is_due(self) -> bool:
-        """Whether it is time to look, however many units have ended meanwhile."""
-        return time.monotonic() - self._last >= _LOOK_EVERY_S
-
-    def look(self, actors: Sequence[Any]) -> int:
-        """Tokens captured since the last look; actors that do not answer count as standing."""
-        self._last = time.monotonic()
-        asked = {actor.count_tokens.remote(): actor for actor in actors}
-        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_EVERY_S)
-        moved = 0
-        for reference in answered:
-            actor = asked[reference]
-            try:
-                now = ray.get(reference)
-            except RayActorError:  # its death shows where its work is waited for
-                continue
-            moved += max(0, now - self._seen.get(actor, 0))
-            self._seen[actor] = now
-        return moved
+def _live_nodes() -> list[dict[str, float]]:
+    """Resources of each node."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-class _Tally:
-    """Counts failures of each unit of work, and says when it is given up."""
-
-    def __init__(self) -> None:
-        self._exceptions: Counter[int] = Counter()
-        self._deaths: Counter[int] = Counter()
-
-    def count(self, work: Any, error: RayError) -> Failed | None:
-        """Count an exception of our code or the death of a worker; a failure when it is too much.
-
-        Raises:
-            Exception: the cause, where the same again would end the same.
-        """
-        if isinstance(error, RayTaskError):
-            return self._count_exception(work, error)
-        return self._count_death(work, error)
-
-    def _count_exception(self, work: Any, error: RayTaskError) -> Failed | None:
-        cause = cause_of(error)
-        if is_users_mistake(cause) or is_full_disk(cause):
-            raise cause from error
-        self._exceptions[id(work)] += 1
-        if self._exceptions[id(work)] < MAX_EXCEPTIONS:
-            return None
-        return Failed(work, f"{type(cause).__name__}: {cause}"[:2000])
-
-    def _count_death(self, work: Any, error: RayError) -> Failed | None:
-        self._deaths[id(work)] += 1
-        if self._deaths[id(work)] < MAX_DEATHS:
-            return None
-        return Failed(work, f"its worker died {MAX_DEATHS} times: {type(error).__name__}"[:2000])
+def describe_room(asked: dict[str, float]) -> str:
+    """What a worker asks for and what the cluster has, in words."""
+    there = ray.cluster_resources()
+    n_nodes = len(_live_nodes())
+    wants = ", ".join(f"{amount:g} {name}" for name, amount in asked.items())
+    has = ", ".join(f"{there.get(name, 0.0):g} {name}" for name in asked)
+    return f"a worker asks for {wants}; the cluster has {has} on {n_nodes} node(s)"

@@ -122,7 +122,7 @@ def _make_run(run: Run) -> RunConfig:
         capture=run.capture.spec(),
         maps=tuple(spec for entry in run.maps for spec in entry.specs()),
         measures=measures,
-        workers=WorkerSpec(**dict(run.workers)),
+        workers=run.workers.spec(),
         budget_bytes=run.budget_bytes,
     )
 

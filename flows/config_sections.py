@@ -37,6 +37,7 @@ from flows.config_values import (
     safe_name,
 )
 from pipeline.settings import (
+    ActorGroup,
     CaptureSpec,
     CorpusSpec,
     Joint,
@@ -47,6 +48,7 @@ from pipeline.settings import (
     Precision,
     SampleSpec,
     SplitSpec,
+    TaskSpec,
     WhenGrown,
     WorkerSpec,
 )
@@ -267,14 +269,16 @@ class Measures(Section):
     """Seed of the hash order, and of the random sequences of the induction score."""
 
 
-class Workers(Section):
-    """What the workers may use."""
+Cpus = Annotated[float, Field(gt=0, le=1024)]
+Gpus = Annotated[float, Field(ge=0, le=1024)]
 
-    actors: Count = WorkerSpec.actors
-    """Capture actors; each loads the model once."""
-    num_cpus: Annotated[float, Field(gt=0, le=1024)] = WorkerSpec.num_cpus
+
+class Booking(Section):
+    """What Ray books."""
+
+    num_cpus: Cpus = WorkerSpec.num_cpus
     """CPUs booked for an actor or a task."""
-    num_gpus: Annotated[float, Field(ge=0, le=1024)] = WorkerSpec.num_gpus
+    num_gpus: Gpus = WorkerSpec.num_gpus
     """GPUs booked for an actor or a task; a fraction below 1 shares a GPU."""
 
     @field_validator("num_cpus", "num_gpus")
@@ -283,6 +287,43 @@ class Workers(Section):
         if number > 1 and not number.is_integer():
             raise problem(f"expected a fraction below 1 or a whole number, got {number}")
         return number
+
+
+class Group(Booking):
+    """Capture actors that are alike."""
+
+    actors: Count = ActorGroup.actors
+    """How many; each loads the model once."""
+    resources: dict[str, Cpus] = Field(default_factory=dict)
+    """Resources of your own that are booked for each, such as `{big_memory: 1}`."""
+
+
+class Workers(Booking):
+    """What the workers may use."""
+
+    actors: Count = WorkerSpec.actors
+    """Capture actors; each loads the model once."""
+    groups: Annotated[list[Group], Field(min_length=1)] | None = None
+    """Capture actors of several kinds, in place of `actors`, with CPUs and GPUs for each kind."""
+    tasks: Booking | None = None
+    """For maps and measures, a task a head; left out, `num_cpus` and `num_gpus` count for them."""
+    wait_s: Annotated[float, Field(gt=0, le=86400)] = WorkerSpec.wait_s
+    """Seconds to wait for room on a cluster for the first actor or task; then the run ends."""
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> "Workers":
+        if self.groups and "actors" in self.model_fields_set:
+            raise problem("the groups say how many; take it out", "workers.actors")
+        return self
+
+    def spec(self) -> WorkerSpec:
+        """Return the values that the stages take."""
+        groups = tuple(
+            ActorGroup(**(dict(group) | {"resources": tuple(sorted(group.resources.items()))}))
+            for group in self.groups or ()
+        )
+        tasks = TaskSpec(**dict(self.tasks)) if self.tasks else None
+        return WorkerSpec(**(dict(self) | {"groups": groups, "tasks": tasks}))
 
 
 class Run(Section):

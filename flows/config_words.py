@@ -42,6 +42,8 @@ def describe_type(schema: Schema, root: Schema) -> str:
     if schema.get("type") == "array":
         return f"a list (each entry: {describe_type(schema['items'], root)})"
     if schema.get("type") == "object":
+        if "properties" not in schema:
+            return f"a mapping (each entry: {describe_type(schema['additionalProperties'], root)})"
         return f"a mapping ({', '.join(schema['properties'])})"
     nouns = {"integer": "an integer", "number": "a number", "boolean": "true or false"}
     return nouns.get(schema.get("type", ""), "text") + _describe_bounds(schema)
@@ -164,6 +166,8 @@ def _schema_at(path: Path, root: Schema) -> Schema:
                 below.append(schema["items"])
             elif part in schema.get("properties", {}):
                 below.append(schema["properties"][part])
+            elif isinstance(schema.get("additionalProperties"), dict):
+                below.append(schema["additionalProperties"])
         candidates = below
     return candidates[0] if candidates else {}
 

@@ -24,6 +24,9 @@ _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 
+_HUB = ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE")
+"""Where models come from; a token for the hub is a secret, which nodes hold themselves."""
+
 _ONE_LINE = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
@@ -44,8 +47,18 @@ def prepare_environment() -> None:
 
 
 def worker_environment() -> dict[str, str]:
-    """What Ray workers get of this process's environment."""
-    return {name: os.environ[name] for name in (*_QUIET, "NUMBA_CACHE_DIR") if name in os.environ}
+    """What Ray workers get of this process's environment; no secret, as Ray's pages show it.
+
+    The cache of compiled code is passed on within this machine alone; nodes of a cluster have
+    their own (`prepare_environment` runs there, too).
+    """
+    from store.object_store import public_environment  # pyarrow loads for long
+
+    names = [*_QUIET, *_HUB]
+    if ray_address() is None:
+        names.append("NUMBA_CACHE_DIR")
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    return found | public_environment()
 
 
 def ray_address() -> str | None:
@@ -58,6 +71,30 @@ def prefect_url() -> str | None:
     return os.environ.get("PREFECT_API_URL") or None
 
 
+def prefect_ui() -> str | None:
+    """Where Prefect's page is, if it is not where the server is."""
+    return os.environ.get("PREFECT_UI_URL") or None
+
+
+def ray_dashboard() -> str | None:
+    """Where Ray's page is; Ray's own commands read the same variable."""
+    return os.environ.get("RAY_API_SERVER_ADDRESS") or None
+
+
 def is_debugging() -> bool:
     """Whether errors come with their traceback: QKATLAS_DEBUG=1."""
     return os.environ.get("QKATLAS_DEBUG", "0") not in ("", "0")
+
+
+LOG_VARIABLE = "QKATLAS_LOG"
+RUN_VARIABLE = "QKATLAS_RUN"
+
+
+def log_target() -> str | None:
+    """Where structured logs go: a path, or - for stderr; None means nowhere."""
+    return os.environ.get(LOG_VARIABLE) or None
+
+
+def run_id() -> str | None:
+    """The run that this process works for; None where no run has begun."""
+    return os.environ.get(RUN_VARIABLE) or None

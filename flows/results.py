@@ -34,6 +34,8 @@ def show_results(results: Sequence["StageResult"], console: Console) -> None:
 def show_failed(results: Sequence["StageResult"], errors: Console) -> bool:
     """Print how much work was given up, and the first reason; `status` has them all.
 
+    The last line counts the quarantined shards of the run's models, those of earlier runs too.
+
     Returns:
         True where any was.
     """
@@ -45,4 +47,12 @@ def show_failed(results: Sequence["StageResult"], errors: Console) -> bool:
             soft_wrap=True,
             highlight=False,
         )
-    return bool(failed)
+    n_quarantined = sum(result.counts.get("n_quarantined", 0) for result in results)
+    if n_quarantined:
+        errors.print(
+            f"[red]quarantined[/]: {n_quarantined:,} shard(s); `qkatlas status` says why, "
+            "`qkatlas retry` plans them again",
+            soft_wrap=True,
+            highlight=False,
+        )
+    return bool(failed) or n_quarantined > 0

@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.config import RunConfig
+from flows.dashboards import show_dashboards
 from flows.environment import prepare_environment
+from flows.log import configure_logs, log_run
 from flows.progress import show_bars
 from flows.work import Work, find_work
 from store.errors import ConfigError, StageError
@@ -34,6 +36,7 @@ def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] 
         _refuse_given_up(work)
         return None
     check_writable(config.atlas)
+    configure_logs()
     console.print("[dim]starting Prefect and Ray …")
     from flows.build import PrefectServer, build_atlas
     from flows.session import Session
@@ -42,9 +45,11 @@ def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] 
     with show_bars(console) as bars:
         session = Session(config, strict, bars)
         try:
-            session.start()
-            server.wait()
-            results: list[Any] = build_atlas(session)
+            with log_run(atlas=config.atlas, model=config.model.key, corpus=config.corpus.name):
+                session.start()
+                show_dashboards(console, session.dashboard)
+                server.wait()
+                results: list[Any] = build_atlas(session)
         finally:
             session.close()
             server.settle()
@@ -75,8 +80,8 @@ def _refuse_given_up(work: Work) -> None:
     """
     if work.given_up:
         raise StageError(
-            f"nothing is left to do, but {work.given_up} shard(s) were given up and their rows are "
-            "missing: `qkatlas status` says why; `qkatlas drop` the corpus or model to try anew"
+            f"nothing is left to do, but {work.given_up} shard(s) are quarantined and their rows "
+            "missing: `qkatlas status` says why, `qkatlas retry` plans them again"
         )
 
 

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-import ray
-
-from flows.cluster import RemoteWorker, count_fitting, make_actor, start_ray, stop_ray
+from flows.actor_pool import ActorPool, RemoteWorker, start_actor
+from flows.cluster import find_seats, start_ray, stop_ray
 from flows.config import RunConfig
+from flows.environment import ray_address
 from flows.progress import NoSteps, Steps
 from flows.work import Work, find_work
+from pipeline.settings import ActorGroup
 
 
 class Session:
@@ -24,9 +25,11 @@ class Session:
         self.config = config
         self.strict = strict
         self.steps: Steps = steps or NoSteps()
-        self._actors: list[Any] = []
+        self.dashboard: str | None = None
+        """Address of Ray's page, once connected to a cluster that has one."""
+        self._pool: ActorPool | None = None
         self._started_ray = False
-        self._room = 1
+        self._seats: list[ActorGroup] = []
 
     def find_work(self) -> Work:
         """What remains to do now."""
@@ -36,37 +39,42 @@ class Session:
         """Connect to Ray.
 
         Raises:
-            ConfigError: a worker asks for more than there is.
+            ConfigError: the cluster cannot be joined, or a worker asks for more than there is.
         """
-        self._started_ray = start_ray() or self._started_ray
-        self._room = count_fitting(self.config.workers)
+        joined = start_ray()
+        self._started_ray = joined.is_own or self._started_ray
+        self.dashboard = joined.dashboard or self.dashboard
+        self._seats = find_seats(self.config.workers)
 
     def planner(self, modality: str) -> RemoteWorker:
-        """The first worker, to scan and check."""
-        return RemoteWorker(self.actors(modality, 1)[0])
+        """A worker, to scan and check."""
+        return RemoteWorker(self.pool(modality))
 
-    def actors(self, modality: str, wanted: int) -> list[Any]:
-        """Loaded capture actors, at most as many as are wanted, configured and find room."""
+    def pool(self, modality: str) -> ActorPool:
+        """The capture actors; they are started when they are asked for."""
         self.start()
-        wanted = max(1, min(wanted, self.config.workers.actors, self._room))
-        while len(self._actors) < wanted:
-            self._actors.append(self.new_actor(modality))
-        return self._actors[:wanted]
+        if self._pool is None:
+            n_workers = len(self._seats)
 
-    def new_actor(self, modality: str) -> Any:
-        """One more capture actor."""
-        n_workers = max(1, min(self.config.workers.actors, self._room))
-        return make_actor(self.config, modality, n_workers, self.strict)
+            def start(group: ActorGroup) -> tuple[Any, Any, Any]:
+                n_threads = max(1, int(group.num_cpus)) if ray_address() else None
+                return start_actor(group, self.config, modality, n_workers, self.strict, n_threads)
+
+            wait_s = self.config.workers.wait_s
+            self._pool = ActorPool(self._seats, start, wait_s, self._tell)
+        return self._pool
+
+    def _tell(self, note: str) -> None:
+        self.steps.advance(0, note)
 
     def release_actors(self) -> None:
         """Give the models' memory back; maps and measures need none."""
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors.clear()
+        if self._pool is not None:
+            self._pool.close()
 
     def close(self) -> None:
         """End what was started."""
-        self._actors.clear()
+        self._pool = None
         if self._started_ray:
             stop_ray()
             self._started_ray = False

@@ -6,11 +6,11 @@ Prefect tasks of them; without Prefect they work the same.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from json import loads
+from dataclasses import dataclass, field
 from typing import Any
 
-from flows.cluster import Done, Failed, Moved, run_on_actors, run_tasks
+from flows.attempts import Done, Failed, Moved
+from flows.capture_loop import run_on_actors
 from flows.growth import find_due_fits
 from flows.head_tasks import (
     COMPILED,
@@ -21,20 +21,25 @@ from flows.head_tasks import (
     prime_maps,
 )
 from flows.identity import Row
+from flows.log import log_event
 from flows.measure_tasks import InductionTask, measure_induction, measure_one
 from flows.planning import check_budget, commit_plan, make_plan
 from flows.samples import HeadJob
 from flows.session import Session
+from flows.shard_units import group_shards, quarantined_rows, shard_units
+from flows.task_pool import run_tasks
 from flows.work import Work, newest_files
-from pipeline.shards import ShardPart, ShardReport, ShardWork
 from pipeline.sources import SourceFile
-from store.errors import SourceNotFoundError, StageError
+from store.errors import StageError
 from store.lake import MAPS, SHARDS, Lake, Unit, next_version
 from store.snapshot import Snapshot
 
 _PLAN_ROUNDS = 10
 _COMMIT_EVERY_S = 5.0
 _COMMIT_ITEMS = 256
+_COMMIT_PAUSE = 25
+"""How many times the last commit's own time the next one waits: 4 % of the driver's time."""
+_COMMIT_LATEST_S = 60.0
 
 
 @dataclass
@@ -93,9 +98,8 @@ def extract_stage(session: Session) -> StageResult:
     lake = Lake(session.config.atlas)
     planned = {row["shard_id"]: row for row in work.planned}
     shards = group_shards(work.planned, _files_by_ordinal(session, work))
-    actors = session.actors(work.modality, len(shards))
     session.steps.start("extract", sum(row["n_tokens"] for row in work.planned), "tokens")
-    outcomes = run_on_actors(shards, actors, lambda: session.new_actor(work.modality))
+    outcomes = run_on_actors(shards, session.pool(work.modality))
     try:
         for batch in in_batches(_show_progress(session, outcomes)):
             _commit_shards(lake, batch, planned, result)
@@ -116,8 +120,8 @@ def _show_progress(
             yield outcome
             continue
         now = time.monotonic()
-        rate = outcome.amount / max(now - since, 1e-9)
-        session.steps.advance(outcome.amount, f"{rate:,.0f} tokens/s")
+        rate = f"{outcome.amount / max(now - since, 1e-9):,.0f} tokens/s"
+        session.steps.advance(outcome.amount, outcome.note or rate)
         since = now
         yield None
 
@@ -128,81 +132,36 @@ def _files_by_ordinal(session: Session, work: Work) -> dict[int, SourceFile]:
     return {known[f.source]["ordinal"]: f for f in work.files if f.source in known}
 
 
-def group_shards(planned: Sequence[Row], files: dict[int, SourceFile]) -> list[ShardWork]:
-    """Planned ledger rows as work; rows of several stacks over the same range go together.
-
-    Raises:
-        SourceNotFoundError: a file that was planned is gone.
-    """
-    groups: dict[tuple[str, int | None], list[Row]] = {}
-    for row in planned:
-        groups.setdefault((row["file_rows"], row["byte_offset"]), []).append(row)
-    works = []
-    for (file_rows, offset), rows in groups.items():
-        parts = []
-        for index, (ordinal, first, last) in enumerate(loads(file_rows)):
-            if ordinal not in files:
-                raise SourceNotFoundError(
-                    f"file {ordinal} of corpus {rows[0]['corpus']} was planned and is gone; bring "
-                    "it back, or give it up with `qkatlas drop --corpus`"
-                )
-            start = offset if index == 0 else None
-            parts.append(ShardPart(files[ordinal], ordinal, first, last, start))
-        ids = {row["model"]: row["shard_id"] for row in rows}
-        works.append(ShardWork(ids, 1 + max(row["attempt"] for row in rows), tuple(parts)))
-    return works
-
-
 def _commit_shards(
     lake: Lake,
     outcomes: Sequence[Done | Failed],
     planned: dict[str, Row],
     result: StageResult,
 ) -> None:
+    started = time.monotonic()
     units, lost = [], []
     for outcome in outcomes:
         if isinstance(outcome, Done):
             units += shard_units(outcome.result, planned)
-            continue
-        for shard_id in outcome.work.shard_ids.values():
-            result.failed.append(f"shard {shard_id}: {outcome.reason}")
-            quarantined = {"status": "quarantined", "reason": outcome.reason}
-            lost.append(planned[shard_id] | quarantined | {"attempt": outcome.work.attempt})
+        else:
+            lost += quarantined_rows(outcome.work, outcome.reason, planned)
     written = lake.commit(SHARDS, units) if units else []
-    if lost:
-        lake.commit_rows(SHARDS, lost)
+    given_up = lake.commit_rows(SHARDS, lost) if lost else []
     result.done += len(written)
+    result.failed += [f"shard {row['shard_id']}: {row['reason']}" for row in lost]
     for unit in written:
         for name in ("n_sequences", "n_rejects", "n_tokens", "n_truncated", "bytes"):
             result.counts[name] = result.counts.get(name, 0) + unit.row[name]
+        _log_shard("shard_done", unit.row, "n_sequences", "n_tokens", "bytes", "seconds", "worker")
+    for unit in given_up:
+        _log_shard("shard_quarantined", unit.row, "reason")
+    seconds = time.monotonic() - started
+    log_event("commit", table="shards", n_units=len(written), seconds=seconds)
 
 
-def shard_units(report: ShardReport, planned: dict[str, Row]) -> list[Unit]:
-    """A captured shard as ledger rows with files, one a model key.
-
-    Raises:
-        StageError: it has other rows than were planned.
-    """
-    units = []
-    for model, shard_id in report.work.shard_ids.items():
-        row = planned[shard_id]
-        if report.counts.n_rows != row["n_rows"]:
-            raise StageError(
-                f"shard {shard_id} has {report.counts.n_rows} rows, planned were {row['n_rows']}; "
-                "the corpus changes while it is read: run again when nobody writes to it"
-            )
-        files = report.files[model]
-        done = {
-            **asdict(report.counts),
-            "status": "done",
-            "attempt": report.work.attempt,
-            "n_files": len(files),
-            "bytes": sum(file.size for file in files),
-            "seconds": report.seconds,
-            "worker": report.worker,
-        }
-        units.append(Unit(row | done, files))
-    return units
+def _log_shard(event: str, row: Mapping[str, Any], *columns: str) -> None:
+    named = {name: row[name] for name in ("model", "corpus", "attempt", *columns)}
+    log_event(event, shard=row["shard_id"], **named)
 
 
 def map_stage(session: Session) -> StageResult:
@@ -229,7 +188,8 @@ def map_stage(session: Session) -> StageResult:
     if any(spec.method in COMPILED for job in jobs for spec in job.specs):
         session.start()
         session.steps.start("prime", 1, "compile")
-        list(run_tasks(prime_maps, [None], session.config))
+        for _ in _show_notes(session, run_tasks(prime_maps, [None], session.config)):
+            pass
         session.steps.finish()
     result = _head_stage(session, "map", jobs, map_head, commit)
     if session.config.maps:
@@ -298,21 +258,37 @@ def _task_stage(
     session.start()
     lake = Lake(session.config.atlas)
     session.steps.start(stage, len(tasks), unit)
-    for batch in in_batches(run_tasks(function, tasks, session.config)):
+    for batch in in_batches(_show_notes(session, run_tasks(function, tasks, session.config))):
+        began = time.monotonic()
         commit(lake, batch, result)
+        log_event("commit", table=stage, n_units=len(batch), seconds=time.monotonic() - began)
         session.steps.advance(len(batch))
     session.steps.finish()
     result.seconds = time.monotonic() - started
     return result
 
 
+def _show_notes(
+    session: Session, outcomes: Iterable[Done | Failed | Moved]
+) -> Iterator[Done | Failed | None]:
+    """Pass results on, and None when time has passed; show what tasks wait for."""
+    for outcome in outcomes:
+        if not isinstance(outcome, Moved):
+            yield outcome
+            continue
+        if outcome.note:
+            session.steps.advance(0, outcome.note)
+        yield None
+
+
 def in_batches(items: Iterable[Done | Failed | None]) -> Iterator[list[Done | Failed]]:
     """Items in lists, each of what came within a few seconds; None only tells that time passes.
 
-    What came before an error is given first, and the error raised after it.
+    Where a list takes long to commit, as in an atlas of many files, the next is longer. What came
+    before an error is given first, and the error raised after it.
     """
     batch: list[Done | Failed] = []
-    since = time.monotonic()
+    since, pause = time.monotonic(), _COMMIT_EVERY_S
     failure: Exception | None = None
     source = iter(items)
     while True:
@@ -325,10 +301,11 @@ def in_batches(items: Iterable[Done | Failed | None]) -> Iterator[list[Done | Fa
             break
         if item is not None:
             batch.append(item)
-        is_time = time.monotonic() - since >= _COMMIT_EVERY_S
-        if batch and (is_time or len(batch) >= _COMMIT_ITEMS):
+        now = time.monotonic()
+        if batch and (now - since >= pause or len(batch) >= _COMMIT_ITEMS):
             yield batch
             batch, since = [], time.monotonic()
+            pause = max(_COMMIT_EVERY_S, min(_COMMIT_LATEST_S, _COMMIT_PAUSE * (since - now)))
     if batch:
         yield batch
     if failure is not None:
@@ -377,4 +354,11 @@ def run_stages(
     session: Session, stages: Mapping[str, Callable[[Session], StageResult]]
 ) -> list[StageResult]:
     """Run stages in order; Prefect tasks and plain functions alike."""
-    return [run(session) for run in stages.values()]
+    results = []
+    for name, run in stages.items():
+        log_event("stage_started", stage=name)
+        result = run(session)
+        about = {"done": result.done, "failed": len(result.failed), "seconds": result.seconds}
+        log_event("stage_done", stage=name, **about, **result.counts)
+        results.append(result)
+    return results

@@ -17,7 +17,7 @@ from flows.identity import Identity, Row, check_identity, identify, known_models
 from flows.map_jobs import find_map_jobs
 from flows.measure_jobs import InductionJob, find_induction_job, find_measure_jobs
 from flows.samples import HeadJob
-from pipeline.corpus import appended_cleanly, fingerprint, list_sources, modality
+from pipeline.corpus import appended_cleanly, begins_as, fingerprint, list_sources, modality
 from pipeline.settings import CorpusSpec, SampleSpec
 from pipeline.sources import SourceFile
 from store.atlas import Atlas
@@ -236,16 +236,17 @@ def _check_file(
         SourceChangedError: rows that were captured are others now.
         CaptureConflictError: they were cut in another way, or read from another column.
     """
-    mark, reading = fingerprint(file), describe_reading(config.corpus, file, tokenizer)
+    reading = describe_reading(config.corpus, file, tokenizer)
     if known is None:
-        return NewRows(file, None, 0, f"{mark} {reading}")
+        return NewRows(file, None, 0, f"{fingerprint(file)} {reading}")
     content, _, was_read = known["fingerprint"].rpartition(" ")
     if was_read != reading:
         raise CaptureConflictError(
             f"corpus {config.corpus.name} was read by {was_read}, this run reads it by {reading}: "
             "its rows would get other numbers; set corpus.name to another name"
         )
-    grew = file.bytes > known["bytes"] and fingerprint(file, known["bytes"]) == content
+    mark = fingerprint(file, content)
+    grew = file.bytes > known["bytes"] and begins_as(file, known["bytes"], content)
     if mark != content and not (grew and appended_cleanly(file, known["bytes"], config.corpus)):
         raise SourceChangedError(
             f"{file.source} changed since it was captured ({known['bytes']} bytes then, "

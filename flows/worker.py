@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from flows.config import RunConfig
+from flows.log import log_event
 from pipeline.buffers import choose_calls
 from pipeline.cards import Row, check_model, describe_heads, describe_models
 from pipeline.extract import Extractor
@@ -30,8 +31,22 @@ from store.errors import ConfigError
 class CaptureWorker:
     """A model on its device with everything that capture needs."""
 
-    def __init__(self, config: RunConfig, modality: Any, n_workers: int, strict: bool) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        modality: Any,
+        n_workers: int,
+        strict: bool,
+        n_threads: int | None = None,
+    ) -> None:
         """Load the model and trace its attention calls.
+
+        Args:
+            config: of the run.
+            modality: text or image.
+            n_workers: that share this machine's cores.
+            strict: stop at the first row that cannot be read.
+            n_threads: in place of a share of the cores, as on a cluster, where CPUs are booked.
 
         Raises:
             ModelLoadError, UnsupportedModelError, ConfigError: the run cannot be made.
@@ -39,7 +54,7 @@ class CaptureWorker:
         _raise_open_files()
         tags = config.capture.part_of_speech
         tagger = None if tags is None else load_tagger(tags)  # before a model that loads for long
-        cores = max(1, (os.cpu_count() or 1) // n_workers)
+        cores = n_threads or max(1, (os.cpu_count() or 1) // n_workers)
         torch.set_num_threads(cores)
         self.config = config
         self.loaded = load_model(config.model, modality)
@@ -152,6 +167,8 @@ class CaptureWorker:
 
     def capture(self, work: ShardWork) -> ShardReport:
         """Capture a shard into uncommitted files."""
+        shard = ",".join(work.shard_ids.values())
+        log_event("shard_started", shard=shard, attempt=work.attempt, worker=self.name())
         report = self.extractor.extract_shard(work)
         return replace(report, worker=self.name())
 

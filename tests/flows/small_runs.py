@@ -16,7 +16,7 @@ import pyarrow as pa
 from flows.config import RunConfig
 from flows.identity import Row
 from flows.planning import commit_plan, make_plan
-from flows.stages import group_shards
+from flows.shard_units import group_shards
 from flows.work import Work, find_work, newest_files
 from pipeline.readers import Reject, Unit, read_units
 from pipeline.scan import Scan, ScanRange, scan_files

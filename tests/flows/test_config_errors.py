@@ -54,7 +54,13 @@ FULL: dict[str, Any] = {
         }
     ],
     "measures": {"sequences": 10, "seed": 0},
-    "workers": {"actors": 1, "num_cpus": 1, "num_gpus": 0},
+    "workers": {
+        "num_cpus": 1,
+        "num_gpus": 0,
+        "groups": [{"actors": 1, "num_cpus": 1, "num_gpus": 0.5, "resources": {}}],
+        "tasks": {"num_cpus": 1, "num_gpus": 0},
+        "wait_s": 60,
+    },
     "budget_bytes": "1 GB",
 }
 
@@ -86,7 +92,7 @@ def field_paths(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[s
 
 def test_document_has_every_field_and_its_meaning() -> None:
     rows = [line.split(" | ") for line in describe_config().splitlines() if line.startswith("| `")]
-    others = 2  # the stride of a window and the perplexity of tsne
+    others = 3  # the stride of a window, the perplexity of tsne, actors without groups
     assert len(rows) == len(list(field_paths(FULL))) + others
     assert all(len(row) == 4 and row[3].rstrip(" |") for row in rows)
 
@@ -172,6 +178,14 @@ def test_a_typo_is_refused_with_the_nearest_name(
         (
             {"workers": {"num_gpus": 1.5}},
             "workers.num_gpus: expected a fraction below 1 or a whole",
+        ),
+        (
+            {"workers": {"actors": 2, "groups": [{"actors": 1}]}},
+            "workers.actors: the groups say how many; take it out",
+        ),
+        (
+            {"workers": {"groups": [{"resources": {"fast_disk": 0}}]}},
+            "workers.groups.0.resources.fast_disk: expected a number above 0",
         ),
         ({"workers": {"num_cpus": float("inf")}}, "workers.num_cpus: expected a number above 0"),
         ({"budget_bytes": "5 parsecs"}, "text such as '20 GB', got '5 parsecs'"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flows.config import RunConfig, load_config
 from pipeline.settings import (
+    ActorGroup,
     CaptureSpec,
     CorpusSpec,
     MapSpec,
@@ -17,6 +18,7 @@ from pipeline.settings import (
     ModelSpec,
     SampleSpec,
     SplitSpec,
+    TaskSpec,
     WorkerSpec,
 )
 
@@ -44,6 +46,17 @@ MAPS = st.builds(
 MAPS |= st.builds(MapSpec, method=st.just("pca"), dims=st.sampled_from([2, 3]), seed=SEEDS)
 MAPS |= st.builds(MapSpec, method=st.just("tsne"), perplexity=st.floats(2, 1000))
 MAPS |= st.builds(MapSpec, method=st.just("attention"), joint=st.just("lift"))
+RESOURCES = st.dictionaries(NAMES, WORKER_COUNTS.filter(bool), max_size=2)
+BOOKED = (WORKER_COUNTS, WORKER_COUNTS)
+GROUPS = st.builds(
+    ActorGroup, COUNTS, *BOOKED, resources=RESOURCES.map(lambda named: tuple(sorted(named.items())))
+)
+TASKS = st.none() | st.builds(TaskSpec, *BOOKED)
+WAITS = st.integers(1, 86400)
+WORKERS = st.builds(WorkerSpec, COUNTS, *BOOKED, tasks=TASKS, wait_s=WAITS) | st.builds(
+    WorkerSpec, groups=st.lists(GROUPS, min_size=1, max_size=2).map(tuple), tasks=TASKS
+)
+
 RUNS = st.builds(
     RunConfig,
     atlas=NAMES.map(lambda name: f"s3://bucket/{name}"),
@@ -81,9 +94,19 @@ RUNS = st.builds(
         MAPS, unique_by=lambda m: replace(m, when_grown="fit", stability=False), max_size=3
     ).map(tuple),
     measures=st.none() | st.builds(MeasureSpec, COUNTS, SEEDS),
-    workers=st.builds(WorkerSpec, COUNTS, WORKER_COUNTS, WORKER_COUNTS),
+    workers=WORKERS,
     budget_bytes=st.integers(1, 2**63 - 1),
 )
+
+
+def dump_workers(workers: WorkerSpec) -> dict[str, Any]:
+    """Write the workers: in groups, or in the simple form."""
+    found = dict(vars(workers)) | {"tasks": workers.tasks and dict(vars(workers.tasks))}
+    groups = [dict(vars(group)) | {"resources": dict(group.resources)} for group in workers.groups]
+    simple = {"actors"} if groups else {"groups"}
+    return {name: value for name, value in found.items() if name not in simple} | (
+        {"groups": groups} if groups else {}
+    )
 
 
 def dump(config: RunConfig) -> dict[str, Any]:
@@ -117,7 +140,7 @@ def dump(config: RunConfig) -> dict[str, Any]:
             for m in config.maps
         ],
         "measures": config.measures is not None and dict(vars(config.measures)),
-        "workers": dict(vars(config.workers)),
+        "workers": dump_workers(config.workers),
         "budget_bytes": config.budget_bytes,
     }
 

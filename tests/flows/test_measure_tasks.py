@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from flows import stages
-from flows.cluster import Failed
+from flows.attempts import Failed
 from flows.config import RunConfig, load_config
 from flows.head_tasks import HeadTask
 from flows.measure_tasks import InductionTask, measure_induction, measure_one

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows import stages
-from flows.cluster import Done, Failed
+from flows.attempts import Done, Failed
 from flows.config import RunConfig, load_config
 from flows.session import Session
 from flows.stages import PLAIN_STAGES, StageResult, in_batches, run_stages
@@ -60,22 +60,23 @@ def run_plainly(session: Session) -> dict[str, StageResult]:
 class OneProcess(Session):
     """A session whose only worker is in this process."""
 
-    def planner(self, modality: str) -> Any:
-        return self.actors(modality, 1)[0]
+    worker: CaptureWorker | None = None
 
-    def actors(self, modality: str, wanted: int) -> list[Any]:
-        if not self._actors:
-            self._actors.append(CaptureWorker(self.config, modality, 1, self.strict))
-        return self._actors
+    def planner(self, modality: str) -> Any:
+        return self.pool(modality)
+
+    def pool(self, modality: str) -> Any:
+        self.worker = self.worker or CaptureWorker(self.config, modality, 1, self.strict)
+        return self.worker
 
     def release_actors(self) -> None:
-        self._actors.clear()
+        self.worker = None
 
 
-def capture_in_turn(works: Sequence[Any], actors: Sequence[Any], _: Any) -> Iterator[Done | Failed]:
+def capture_in_turn(works: Sequence[Any], worker: Any) -> Iterator[Done | Failed]:
     """`run_on_actors` for the worker of this process."""
     for work in works:
-        yield Done(work, actors[0].capture(work))
+        yield Done(work, worker.capture(work))
 
 
 def ask(config: RunConfig, query: str) -> list[dict[str, Any]]:
@@ -146,11 +147,9 @@ def test_a_shard_that_is_given_up_leaves_the_rest_visible(
         tmp_path, model, maps=[], measures=False, capture={"max_length": 32, "shard_rows": 15}
     )
 
-    def give_up_first(
-        works: Sequence[Any], actors: Sequence[Any], new_actor: Any
-    ) -> Iterator[Done | Failed]:
+    def give_up_first(works: Sequence[Any], worker: Any) -> Iterator[Done | Failed]:
         yield Failed(works[0], "ShapeError: three times")
-        yield from capture_in_turn(works[1:], actors, new_actor)
+        yield from capture_in_turn(works[1:], worker)
 
     monkeypatch.setattr(stages, "run_on_actors", give_up_first)
     results = run_plainly(OneProcess(config))

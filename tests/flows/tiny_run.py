@@ -12,7 +12,7 @@ from flows.config import RunConfig, load_config
 from flows.head_tasks import HeadTask, map_head
 from flows.measure_tasks import InductionTask, measure_induction, measure_one
 from flows.planning import commit_plan, make_plan
-from flows.stages import group_shards, shard_units
+from flows.shard_units import group_shards, shard_units
 from flows.work import Work, find_work, newest_files
 from flows.worker import CaptureWorker
 from store.lake import MAPS, SHARDS, Lake, Unit, next_version

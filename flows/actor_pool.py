@@ -1,0 +1,279 @@
+"""Capture actors on the cluster: started, loaded, lent, replaced.
+
+Nobody waits for a single actor: work begins with the first that has loaded its model, others join
+when the cluster has room for them, and one that died loads again beside the rest.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from flows.attempts import MAX_DEATHS, MAX_EXCEPTIONS
+from flows.cluster import booking, cause_of, describe_room, is_hopeless, needs
+from flows.config import RunConfig
+from flows.log import log_event
+from pipeline.settings import ActorGroup, WorkerSpec
+from store.errors import ConfigError, StageError
+
+LOOK_EVERY_S = 1.0
+
+Start = Callable[[ActorGroup], tuple[Any, Any, Any]]
+"""Starts an actor: its handle, and what comes when it has a place and when it has loaded."""
+
+
+class CaptureActor:
+    """The Ray actor around a capture worker. Loading is a call, so that its errors come back."""
+
+    def __init__(self) -> None:
+        """Wait for `load`."""
+        self._worker: Any = None
+        self._turn = Lock()
+
+    def place(self) -> tuple[str, str]:
+        """The node that it is on, and its host and process."""
+        context = ray.get_runtime_context()
+        return context.get_node_id(), f"{os.uname().nodename}:{os.getpid()}"
+
+    def load(self, *arguments: Any) -> None:
+        """Load the model; takes what a worker is made of."""
+        from flows.worker import CaptureWorker
+
+        self._worker = CaptureWorker(*arguments)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the worker, after the one that runs: they share its buffers."""
+        with self._turn:
+            return getattr(self._worker, method)(*arguments)
+
+    def count_tokens(self) -> int:
+        """Tokens captured so far, answered beside a capture that runs."""
+        return 0 if self._worker is None else int(self._worker.count_tokens())
+
+
+def start_actor(group: ActorGroup, config: RunConfig, *arguments: Any) -> tuple[Any, Any, Any]:
+    """Start an actor that loads its model as soon as the cluster has a place for it.
+
+    Args:
+        group: what is booked for it.
+        config: of the run.
+        arguments: the others that a worker is made of.
+    """
+    actor = ray.remote(
+        **booking(group, config.workers),
+        max_restarts=0,
+        max_task_retries=0,
+        max_concurrency=2,  # one works, one answers how far it is
+    )(CaptureActor).remote()
+    return actor, actor.place.remote(), actor.load.remote(config, *arguments)
+
+
+@dataclass(eq=False)
+class Seat:
+    """Room for one actor: who has it now, and how often one was lost."""
+
+    group: ActorGroup
+    actor: Any = None
+    node: str = ""
+    worker: str = ""
+    n_deaths: int = 0
+    """Since one last did some work."""
+    n_exceptions: int = 0
+    n_tokens: int = 0
+    """Captured by the actor when it was last asked."""
+
+
+class ActorPool:
+    """Actors of one run. Those that load are among what its loops wait for."""
+
+    def __init__(
+        self,
+        seats: Sequence[ActorGroup],
+        start: Start,
+        wait_s: float = WorkerSpec.wait_s,
+        tell: Callable[[str], None] = lambda note: None,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            seats: what to book for each actor that may be started.
+            start: starts one.
+            wait_s: how long the first may wait for a place.
+            tell: is told what a call waits for.
+        """
+        self._free = [Seat(group) for group in reversed(seats)]
+        self._start = start
+        self._wait_s = wait_s
+        self._tell = tell
+        self._seats: list[Seat] = []
+        self._idle: list[Seat] = []
+        self._pending: dict[Any, tuple[Seat, bool]] = {}
+        self._since: float | None = None
+        self._trouble: BaseException | None = None
+
+    def ask(self, wanted: int) -> None:
+        """Have at least so many actors, loaded or on their way, as far as there are seats."""
+        while self._free and len(self._seats) < max(1, wanted):
+            seat = self._free.pop()
+            self._seats.append(seat)
+            self._fill(seat)
+
+    def references(self) -> list[Any]:
+        """What comes when an actor has got a place or has loaded."""
+        return list(self._pending)
+
+    def take(self) -> Seat | None:
+        """A loaded actor that does nothing; None where there is none."""
+        return self._idle.pop(0) if self._idle else None
+
+    def release(self, seat: Seat) -> None:
+        """Give an actor back that has done its work."""
+        seat.n_deaths = seat.n_exceptions = 0
+        self._idle.append(seat)
+
+    def settle(self, reference: Any) -> None:
+        """See what came of one of `references`.
+
+        Raises:
+            AtlasError: the model does not load, and would load nowhere else.
+            StageError: no actor is left to try it with.
+        """
+        seat, is_load = self._pending.pop(reference)
+        try:
+            result = ray.get(reference)
+        except RayTaskError as error:
+            self._count_failed_load(seat, error)
+        except RayError as error:
+            self.lose(seat, error)
+        else:
+            if is_load:
+                self._idle.append(seat)
+                log_event("worker_started", worker=seat.worker, node=seat.node)
+            else:
+                seat.node, seat.worker = result
+
+    def lose(self, seat: Seat, error: RayError, work: str | None = None) -> None:
+        """Replace an actor that died; the new one loads beside the others.
+
+        Raises:
+            StageError: no actor is left.
+        """
+        place = {"worker": seat.worker, "node": seat.node}
+        log_event("worker_died", **place, reason=_name(error), work=work)
+        seat.n_deaths += 1
+        self._trouble = error
+        self._leave(seat, seat.n_deaths >= MAX_DEATHS)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method on the first actor that has loaded; on another one when that dies."""
+        self.ask(1)
+        for _ in range(MAX_DEATHS):
+            seat = self._wait_for_one()
+            try:
+                result = ray.get(seat.actor.call.remote(method, *arguments))
+                seat.n_tokens = ray.get(seat.actor.count_tokens.remote())  # are no progress
+            except RayTaskError as error:
+                self.release(seat)
+                raise cause_of(error) from error
+            except RayError as error:
+                self.lose(seat, error, method)
+                continue
+            self.release(seat)
+            return result
+        raise StageError(
+            f"{method}: {MAX_DEATHS} workers died of it; see Ray's logs of the nodes, and give "
+            "workers more memory"
+        ) from self._trouble
+
+    def note(self) -> str:
+        """What is waited for; empty where actors are at work or load.
+
+        Raises:
+            ConfigError: none has got a place in `wait_s`.
+        """
+        waiting = [seat for seat in self._seats if not seat.node]
+        if not waiting or len(waiting) < len(self._seats):
+            self._since = None
+            return ""
+        now = time.monotonic()
+        self._since = self._since or now
+        said = describe_room(needs(waiting[0].group))
+        if now - self._since > self._wait_s:
+            raise ConfigError(
+                f"workers: no worker found room in {self._wait_s:g} s ({said}); ask for less, add "
+                "nodes, or raise workers.wait_s"
+            )
+        return f"waiting for room: {said}"
+
+    def close(self) -> None:
+        """Give all actors' memory back."""
+        for seat in self._seats:
+            ray.kill(seat.actor)
+        self._free += [Seat(seat.group) for seat in reversed(self._seats)]
+        self._seats.clear()
+        self._idle.clear()
+        self._pending.clear()
+        self._since = None
+
+    def _fill(self, seat: Seat) -> None:
+        seat.actor, place, load = self._start(seat.group)
+        seat.node, seat.n_tokens = "", 0
+        self._pending |= {place: (seat, False), load: (seat, True)}
+
+    def _count_failed_load(self, seat: Seat, error: RayTaskError) -> None:
+        cause = cause_of(error)
+        if is_hopeless(cause):
+            raise cause from error
+        self._trouble = cause
+        seat.n_exceptions += 1
+        self._leave(seat, seat.n_exceptions >= MAX_EXCEPTIONS)
+
+    def _leave(self, seat: Seat, for_good: bool) -> None:
+        """End a seat's actor; fill the seat again, unless it has had its chances."""
+        for reference in [ref for ref, (of, _) in self._pending.items() if of is seat]:
+            del self._pending[reference]
+        if seat in self._idle:
+            self._idle.remove(seat)
+        ray.kill(seat.actor)
+        if not for_good:
+            self._fill(seat)
+            return
+        self._seats.remove(seat)
+        if not self._seats:
+            trouble = self._trouble
+            if trouble is not None and not isinstance(trouble, RayError):
+                raise trouble
+            raise StageError(
+                f"no worker stays alive ({_name(trouble)}); see Ray's logs of the nodes, and give "
+                "workers more memory"
+            ) from trouble
+
+    def _wait_for_one(self) -> Seat:
+        while not self._idle:
+            ready, _ = ray.wait(self.references(), num_returns=1, timeout=LOOK_EVERY_S)
+            for reference in ready:
+                self.settle(reference)
+            if note := self.note():
+                self._tell(note)
+        return self._idle.pop(0)
+
+
+class RemoteWorker:
+    """A capture worker somewhere on the cluster, with the methods that planning calls."""
+
+    def __init__(self, pool: ActorPool) -> None:
+        """Use whichever actor of a pool is loaded first."""
+        self._pool = pool
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        """Call the method on the actor and wait; errors of our code come back as themselves."""
+        return lambda *arguments: self._pool.call(method, *arguments)
+
+
+def _name(error: BaseException | None) -> str:
+    return type(error).__name__

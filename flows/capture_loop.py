@@ -1,0 +1,110 @@
+"""The loop over shards: which runs on which actor, and what came of it.
+
+Separate from the pool, which knows actors and no shards.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+
+from flows.actor_pool import LOOK_EVERY_S, ActorPool, Seat
+from flows.attempts import Attempted, Attempts, Done, Failed, Moved, name_work
+from flows.cluster import has_node
+
+
+def run_on_actors(works: Iterable[Any], pool: ActorPool) -> Iterator[Done | Failed | Moved]:
+    """Capture shards, one at a time on each actor; gives results and progress as they come.
+
+    Args:
+        works: shards.
+        pool: with actors loaded, on their way, or yet to be started.
+
+    Raises:
+        AtlasError: the input is wrong, so that trying again is pointless.
+    """
+    run = _Captures(Attempts(works), pool)
+    pool.ask(len(run.attempts))
+    while run.attempts or run.running:
+        run.start_waiting()
+        ready, _ = ray.wait(run.references(), num_returns=1, timeout=LOOK_EVERY_S)
+        if run.is_time_to_look() or not ready:
+            yield Moved(run.look(), pool.note())
+        for reference in ready:
+            outcome = run.settle(reference)
+            run.start_waiting()  # an actor has its next shard before this one is committed
+            if outcome is not None:
+                yield outcome
+
+
+class _Captures:
+    """What runs on which actor."""
+
+    def __init__(self, attempts: Attempts, pool: ActorPool) -> None:
+        self.attempts = attempts
+        self.pool = pool
+        self.running: dict[Any, tuple[Attempted, Seat]] = {}
+        self._lost_together: set[str] = set()
+        self._looked = time.monotonic()
+
+    def references(self) -> list[Any]:
+        return [*self.running, *self.pool.references()]
+
+    def start_waiting(self) -> None:
+        """Give shards to actors that do nothing."""
+        while self.attempts.has_next(len(self.running)) and (seat := self.pool.take()):
+            unit = self.attempts.take()
+            self.running[seat.actor.call.remote("capture", unit.work)] = (unit, seat)
+
+    def settle(self, reference: Any) -> Done | Failed | None:
+        """What came of a reference, if it is worth telling."""
+        if reference not in self.running:
+            self.pool.settle(reference)
+            return None
+        unit, seat = self.running.pop(reference)
+        try:
+            result = ray.get(reference)
+        except RayTaskError as error:
+            self.pool.release(seat)
+            return self.attempts.count(unit, error)
+        except RayError as error:
+            is_shared = self._is_shared(seat, error)
+            self.pool.lose(seat, error, name_work(unit.work))
+            return self.attempts.count(unit, error, is_shared)
+        self.pool.release(seat)
+        return Done(unit.work, result)
+
+    def _is_shared(self, seat: Seat, error: RayError) -> bool:
+        """Whether others worked on the node that died; of the first of them all learn it."""
+        if seat.node in self._lost_together:
+            return True
+        if isinstance(error, ActorDiedError) and has_node(seat.node):
+            return False
+        together = any(other.node == seat.node for _, other in self.running.values())
+        if together:
+            self._lost_together.add(seat.node)
+        return together
+
+    def is_time_to_look(self) -> bool:
+        """Whether to look, however many units have ended meanwhile."""
+        return time.monotonic() - self._looked >= LOOK_EVERY_S
+
+    def look(self) -> int:
+        """Tokens captured since the last look; actors that do not answer count as standing."""
+        self._looked = time.monotonic()
+        asked = {seat.actor.count_tokens.remote(): seat for _, seat in self.running.values()}
+        if not asked:
+            return 0
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=LOOK_EVERY_S)
+        moved = 0
+        for reference in answered:
+            seat = asked[reference]
+            try:
+                now = ray.get(reference)
+            except RayActorError:  # its death shows where its work is waited for
+                continue
+            moved += max(0, now - seat.n_tokens)
+            seat.n_tokens = now
+        return moved
