@@ -17,7 +17,7 @@ PAGE_SOURCES := $(wildcard $(addprefix api/viewer/,package.json package-lock.jso
   tsconfig.json index.html)) $(shell find api/viewer/src api/viewer/public)
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix api/viewer
 
-.PHONY: help demo viewer test check format bench bench-maps bench-scale bench-serve bench-mosaic \
+.PHONY: help demo viewer test check format bench bench-maps bench-scale bench-corpus bench-serve bench-mosaic \
   bench-viewer chaos fuzz hostile-report pictures constraints constraints-images docs clean
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make bench                speed and size of capture, beside the bare model"
 	@echo "make bench-maps           maps of all heads over TEXT, beside AttentionViz's recipe"
 	@echo "make bench-scale          one head's map up to a million points, over TEXT and MORE_TEXT"
+	@echo "make bench-corpus         workers, driver, memory, opening and compaction at scale, over TEXT"
 	@echo "make bench-serve          the service, beside bare DuckDB and AttentionViz's JSON, over TEXT"
 	@echo "make bench-mosaic         Mosaic's queries over HTTP, beside duckdb-server, over TEXT"
 	@echo "make bench-viewer         the viewer in Chromium, beside AttentionViz's JSON, over TEXT"
@@ -64,6 +65,9 @@ bench-maps: .venv/.demo .venv/.weights-minilm
 
 bench-scale: .venv/.demo .venv/.weights-minilm
 	$(BIN)/python -m bench.maps_scale measure $(TEXT) $(MORE_TEXT)
+
+bench-corpus: .venv/.dev
+	$(BIN)/python -m bench.scale $(TEXT)
 
 bench-serve: .venv/.dev .venv/.weights-smollm2
 	$(BIN)/python -m bench.serve $(TEXT) $(MORE_TEXT)
