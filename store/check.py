@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -23,8 +23,11 @@ from store.files import filesystem, join
 from store.schema import TABLES
 from store.snapshot import GATED_BY, Snapshot, list_files, open_table
 from store.state import read_state
-from store.upkeep import DEFAULT_THREADS, Unwatched, View, Watch, in_threads
+from store.upkeep import DEFAULT_THREADS, Unwatched, View, Watch, in_threads, read_rows
 from store.visibility import parse_file_name, read_coverage, visible
+
+Place = tuple[str, tuple[tuple[str, Any], ...]]
+"""A table and the values of its partition columns."""
 
 ORPHAN_AGE = timedelta(hours=24)
 
@@ -95,7 +98,7 @@ def check(uri: str, threads: int = DEFAULT_THREADS, watch: Watch | None = None) 
         for file in _suspects(uri, table, shards, maps, report, snapshot)
     ]
     found = _check_files(uri, files, owners, threads, watch, report)
-    _check_counts(found, owners, maps, report)
+    _check_counts(found, _expected(uri, readable), owners, maps, report)
     _check_states(uri, maps, report)
     for table in readable:
         report.orphans += _find_orphans(uri, table)
@@ -184,14 +187,42 @@ def _check_one(system: pafs.FileSystem, root: str, owners: Owners, file: Suspect
     return check_file(system, root, file, owners)
 
 
+def _expected(uri: str, readable: list[str]) -> list[Place]:
+    """Tables and partitions that every done shard with tokens has rows in, by what was captured."""
+    places: dict[Place, None] = {}
+    for row in _read_rows(uri, "heads", readable):
+        where = (("model", row["model"]), ("layer", row["layer"]))
+        places["queries", (*where, ("head", row["head"]))] = None
+        places["keys", (*where, ("kv_head", row["kv_head"]))] = None
+    for row in _read_rows(uri, "models", readable):
+        if row["query_model"] == row["model"]:  # tokens of a cross stack are its two sides'
+            places["tokens", (("model", row["model"]),)] = None
+    return list(places)
+
+
+def _read_rows(uri: str, table: str, readable: list[str]) -> list[dict[str, Any]]:
+    """Rows of a small table; none of a damaged one, which has been noted."""
+    if table not in readable:
+        return []
+    try:
+        return cast(list[dict[str, Any]], read_rows(uri, table, open_table(uri, table)).to_pylist())
+    except AtlasFormatError:
+        return []
+
+
 def _check_counts(
-    results: list[tuple[Suspect, Findings]], owners: Owners, maps: pa.Table, report: Report
+    results: list[tuple[Suspect, Findings]],
+    expected: list[Place],
+    owners: Owners,
+    maps: pa.Table,
+    report: Report,
 ) -> None:
     """Rows of each shard in each head, and of each part of a map, against the ledger."""
-    counts: dict[tuple[str, tuple[tuple[str, Any], ...]], Counter[int]] = defaultdict(Counter)
+    counts: dict[Place, Counter[int]] = defaultdict(Counter)
+    counts.update({place: Counter() for place in expected})  # one without a file counts nothing
     parts: dict[tuple[str, int], int] = Counter()
     rejects: dict[str, int] = Counter()
-    broken = {file.partition for file, found in results if found.problems}
+    broken = {(file.table, file.partition) for file, found in results if found.problems}
     for file, found in results:
         if file.table == "points":
             for part, n in found.counts.items():
@@ -201,7 +232,7 @@ def _check_counts(
         else:
             counts[file.table, file.partition].update(found.counts)
     for (table, partition), by_shard in counts.items():
-        if partition not in broken:
+        if (table, partition) not in broken:
             _compare_shards(table, partition, by_shard, owners, report)
     _compare_sequences(counts, owners, report)
     _compare_rejects(rejects, owners, report)
@@ -215,7 +246,7 @@ def _compare_shards(
     owners: Owners,
     report: Report,
 ) -> None:
-    """Every done shard of a model has all its rows in every head that is there."""
+    """Every done shard of a model has all its rows in every head."""
     column = _COUNTED.get(table, "n_tokens")
     where = "/".join([table, *(f"{name}={value}" for name, value in partition)])
     for number, row in enumerate(owners.shards):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from store.check import check
 from store.check_file import Owners, Suspect, check_file
@@ -20,6 +20,7 @@ from store.schema import TABLES
 from store.snapshot import Snapshot, open_table
 from store.state import write_state
 from store.upkeep import View
+from store.upkeep import commit as commit_removals
 from store.visibility import read_coverage
 from tests.store.lake_fixture import commit as commit_actions
 from tests.store.small_shards import add_part, ledger_row, make_lake, write, write_shard
@@ -179,6 +180,31 @@ def test_shard_without_files_of_a_head_is_named(root: Path) -> None:
     assert found(root) == {
         "queries/model=tiny/layer=0/head=0": "miscounted: 0 rows of shard thin, the ledger says 6"
     }
+
+
+@pytest.mark.parametrize("table", TABLES_OF_VECTORS)
+def test_head_or_table_that_lost_all_its_files_is_named(root: Path, table: str) -> None:
+    uri = str(root)
+    view = View.load(uri, table)
+    lost = [
+        row
+        for row in Snapshot.load(uri).files(table).to_pylist()
+        if {row.get("head", 1), row.get("kv_head", 1)} == {1}
+    ]
+    partitions = TABLES[table].partitions
+    removed = [
+        RemoveAction(
+            row["path"].partition(f"/{table}/")[2],
+            True,
+            1,
+            row["size"],
+            {name: str(row[name]) for name in partitions},
+        )
+        for row in lost
+    ]
+    commit_removals(view.handle, table, removed)
+    where = "/".join([table, *(f"{name}={lost[0][name]}" for name in partitions)])
+    assert set(found(root)) == {where}
 
 
 def test_rows_of_another_shard_and_out_of_order_are_named(root: Path) -> None:
