@@ -127,7 +127,7 @@ def plan(
     overrides: Overrides = None,
     atlas: OtherAtlas = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Machines; the configuration's actors if left out.")
+        int | None, typer.Option(min=1, help="Of a cluster; the configuration's if left out.")
     ] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Measure this machine first.")] = False,
     probe_seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 30.0,

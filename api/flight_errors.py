@@ -67,6 +67,7 @@ CLASSES: dict[str, type[Untraced]] = {
     "not_found": NotFound,
     "stale_version": NotFound,
     "busy": Busy,
+    "store_silent": Busy,
     "not_offered": NotOffered,
     "cancelled": Cancelled,
     "too_late": TooLate,

@@ -20,6 +20,7 @@ from store.errors import (
     LimitError,
     NotInAtlasError,
     NotOfferedError,
+    ObjectStoreError,
     QueryError,
     QueryKilledError,
     SessionEndedError,
@@ -48,6 +49,12 @@ MAX_MISTAKES = 5
 
 INTERNAL = "internal error; the server's log has it under {}"
 
+SILENT = "the atlas's object store does not answer; ask again later (in the server's log under {})"
+RETRY_SILENT_S = 10
+
+_LOGGED = {500: INTERNAL, 503: SILENT}
+"""What clients are told in place of messages that stay in the log."""
+
 
 def to_reply(error: Exception, request_id: str, hidden: str = "") -> tuple[str, Response]:
     """The kind of a problem, and the reply that tells the client of it.
@@ -75,9 +82,9 @@ def explain(
         hidden: the atlas's folder or URI, which is cut out of messages.
     """
     status, kind, message, headers = _explain(error)
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status in _LOGGED:
         log.error("a request failed", exc_info=error, extra={"fields": {"request_id": request_id}})
-        message = INTERNAL.format(request_id)
+        message = _LOGGED[status].format(request_id)
     if hidden:
         message = message.replace(f" {hidden}", "").replace(hidden, "atlas")
     return status, kind, message, headers
@@ -94,6 +101,8 @@ def _explain(error: Exception) -> tuple[int, str, str, Mapping[str, str] | None]
         return 400, "client_gone", "the client went away before its request had arrived", None
     if isinstance(error, RequestValidationError):
         return 400, "bad_request", _list_mistakes(error), None
+    if isinstance(error, ObjectStoreError):
+        return 503, "store_silent", "", {"Retry-After": str(RETRY_SILENT_S)}
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, BusyError) else None
     for known, (status, kind) in KINDS.items():
         if isinstance(error, known):

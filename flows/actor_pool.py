@@ -15,13 +15,23 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from flows.attempts import MAX_DEATHS, MAX_EXCEPTIONS
-from flows.cluster import booking, cause_of, describe_room, is_hopeless, needs
+from flows.cluster import (
+    booking,
+    cause_of,
+    count_room,
+    describe_room,
+    explain_death,
+    is_hopeless,
+    is_never_started,
+    needs,
+)
 from flows.config import RunConfig
 from flows.log import log_event
 from pipeline.settings import ActorGroup, WorkerSpec
 from store.errors import ConfigError, StageError
 
 LOOK_EVERY_S = 1.0
+_START_S = 15.0  # that Ray may take to start a process where there is room
 
 Start = Callable[[ActorGroup], tuple[Any, Any, Any]]
 """Starts an actor: its handle, and what comes when it has a place and when it has loaded."""
@@ -82,8 +92,9 @@ class Seat:
     node: str = ""
     worker: str = ""
     n_deaths: int = 0
-    """Since one last did some work."""
+    """While loading, since one last loaded; a death at work counts against the work."""
     n_exceptions: int = 0
+    """While loading or before, since one last loaded."""
     n_tokens: int = 0
     """Captured by the actor when it was last asked."""
 
@@ -106,7 +117,8 @@ class ActorPool:
             wait_s: how long the first may wait for a place.
             tell: is told what a call waits for.
         """
-        self._free = [Seat(group) for group in reversed(seats)]
+        self._groups = tuple(reversed(seats))
+        self._free = [Seat(group) for group in self._groups]
         self._start = start
         self._wait_s = wait_s
         self._tell = tell
@@ -118,6 +130,8 @@ class ActorPool:
 
     def ask(self, wanted: int) -> None:
         """Have at least so many actors, loaded or on their way, as far as there are seats."""
+        if not self._seats:  # also where all were given up: a stage that is tried again has them
+            self._free = [Seat(group) for group in self._groups]
         while self._free and len(self._seats) < max(1, wanted):
             seat = self._free.pop()
             self._seats.append(seat)
@@ -133,7 +147,6 @@ class ActorPool:
 
     def release(self, seat: Seat) -> None:
         """Give an actor back that has done its work."""
-        seat.n_deaths = seat.n_exceptions = 0
         self._idle.append(seat)
 
     def settle(self, reference: Any) -> None:
@@ -146,12 +159,15 @@ class ActorPool:
         seat, is_load = self._pending.pop(reference)
         try:
             result = ray.get(reference)
+            if is_load:
+                self._settle_place(seat)
         except RayTaskError as error:
             self._count_failed_load(seat, error)
         except RayError as error:
             self.lose(seat, error)
         else:
             if is_load:
+                seat.n_deaths = seat.n_exceptions = 0
                 self._idle.append(seat)
                 log_event("worker_started", worker=seat.worker, node=seat.node)
             else:
@@ -160,14 +176,21 @@ class ActorPool:
     def lose(self, seat: Seat, error: RayError, work: str | None = None) -> None:
         """Replace an actor that died; the new one loads beside the others.
 
+        Args:
+            seat: of the actor.
+            error: that told of its death.
+            work: what it was at; None while it loaded, which alone counts against the seat.
+
         Raises:
             StageError: no actor is left.
         """
         place = {"worker": seat.worker, "node": seat.node}
-        log_event("worker_died", **place, reason=_name(error), work=work)
-        seat.n_deaths += 1
+        log_event("worker_died", **place, reason=explain_death(error), work=work)
         self._trouble = error
-        self._leave(seat, seat.n_deaths >= MAX_DEATHS)
+        if work is None:
+            seat.n_deaths += 1
+            seat.n_exceptions += is_never_started(error)
+        self._leave(seat, seat.n_deaths >= MAX_DEATHS or seat.n_exceptions >= MAX_EXCEPTIONS)
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method on the first actor that has loaded; on another one when that dies."""
@@ -186,8 +209,7 @@ class ActorPool:
             self.release(seat)
             return result
         raise StageError(
-            f"{method}: {MAX_DEATHS} workers died of it; see Ray's logs of the nodes, and give "
-            "workers more memory"
+            f"{method}: {MAX_DEATHS} workers died of it ({explain_death(self._trouble)})"
         ) from self._trouble
 
     def note(self) -> str:
@@ -196,25 +218,27 @@ class ActorPool:
         Raises:
             ConfigError: none has got a place in `wait_s`.
         """
-        waiting = [seat for seat in self._seats if not seat.node]
-        if not waiting or len(waiting) < len(self._seats):
+        n_loading = sum(is_load for _, is_load in self._pending.values())
+        n_placed = sum(bool(seat.node) for seat in self._seats)
+        if not self._seats or n_placed or n_loading < len(self._seats):
             self._since = None
-            return ""
+            return f"{n_placed} worker(s) load" if n_loading == len(self._seats) else ""
         now = time.monotonic()
         self._since = self._since or now
-        said = describe_room(needs(waiting[0].group))
+        group = self._seats[0].group
+        said = describe_room(needs(group))
         if now - self._since > self._wait_s:
             raise ConfigError(
                 f"workers: no worker found room in {self._wait_s:g} s ({said}); ask for less, add "
-                "nodes, or raise workers.wait_s"
+                f"nodes, or raise workers.wait_s{self._describe_trouble()}"
             )
-        return f"waiting for room: {said}"
+        has_room = count_room(group) and now - self._since < _START_S
+        return "starting a worker" if has_room else f"waiting for room: {said}"
 
     def close(self) -> None:
         """Give all actors' memory back."""
         for seat in self._seats:
             ray.kill(seat.actor)
-        self._free += [Seat(seat.group) for seat in reversed(self._seats)]
         self._seats.clear()
         self._idle.clear()
         self._pending.clear()
@@ -224,6 +248,15 @@ class ActorPool:
         seat.actor, place, load = self._start(seat.group)
         seat.node, seat.n_tokens = "", 0
         self._pending |= {place: (seat, False), load: (seat, True)}
+
+    def _describe_trouble(self) -> str:
+        return f"; another one failed: {explain_death(self._trouble)}" if self._trouble else ""
+
+    def _settle_place(self, seat: Seat) -> None:
+        """Have an actor's place, which it told before it loaded."""
+        for reference in [ref for ref, (of, _) in self._pending.items() if of is seat]:
+            del self._pending[reference]
+            seat.node, seat.worker = ray.get(reference)
 
     def _count_failed_load(self, seat: Seat, error: RayTaskError) -> None:
         cause = cause_of(error)
@@ -248,10 +281,7 @@ class ActorPool:
             trouble = self._trouble
             if trouble is not None and not isinstance(trouble, RayError):
                 raise trouble
-            raise StageError(
-                f"no worker stays alive ({_name(trouble)}); see Ray's logs of the nodes, and give "
-                "workers more memory"
-            ) from trouble
+            raise StageError(f"no worker stays alive ({explain_death(trouble)})") from trouble
 
     def _wait_for_one(self) -> Seat:
         while not self._idle:
@@ -273,7 +303,3 @@ class RemoteWorker:
     def __getattr__(self, method: str) -> Callable[..., Any]:
         """Call the method on the actor and wait; errors of our code come back as themselves."""
         return lambda *arguments: self._pool.call(method, *arguments)
-
-
-def _name(error: BaseException | None) -> str:
-    return type(error).__name__

@@ -34,7 +34,7 @@ def atlas_turn(uri: str, tell: Callable[[str], None]) -> Iterator[None]:
         uri: of the atlas.
         tell: called with a sentence where another run has the place.
     """
-    if get_current_settings().api.url is None:
+    if not has_queue():
         yield
         return
     name = queue_name(uri)
@@ -46,6 +46,11 @@ def atlas_turn(uri: str, tell: Callable[[str], None]) -> Iterator[None]:
         name, occupy=1, lease_duration=LEASE_S, strict=False, raise_on_lease_renewal_failure=False
     ):
         yield
+
+
+def has_queue() -> bool:
+    """Whether there is a Prefect server that other runs reach, too."""
+    return get_current_settings().api.url is not None
 
 
 def queue_name(uri: str) -> str:

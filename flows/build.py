@@ -72,25 +72,33 @@ class PrefectServer:
         self._thread.join()
 
 
-def build_atlas(session: Session) -> list[StageResult]:
+def build_atlas(session: Session, start: Callable[[], None]) -> list[StageResult]:
     """Bring an atlas up to date with a configuration, when it is this run's turn.
 
     A flow run of its own, or a part of the one that it is called in.
 
     Args:
         session: of the run; the caller closes it.
+        start: starts what the stages need, once the turn has come: who waits holds nothing.
 
     Returns:
         What each stage did.
     """
-    build = _build if FlowRunContext.get() else _build_flow
-    results: list[StageResult] = build(session)
+
+    def build() -> list[StageResult]:  # no parameters: Prefect would show them
+        return _build(session, start)
+
+    if FlowRunContext.get():
+        return build()
+    as_flow: Any = flow(name="build-atlas", persist_result=False)(build)
+    results: list[StageResult] = as_flow()
     return results
 
 
-def _build(session: Session) -> list[StageResult]:
+def _build(session: Session, start: Callable[[], None]) -> list[StageResult]:
     session.steps = PrefectSteps(session.steps)
     with atlas_turn(session.config.atlas, tell):
+        start()
         results = run_stages(session, STAGES)
     create_table_artifact(
         table=[
@@ -114,6 +122,3 @@ def tell(sentence: str) -> None:
     """Say something to whoever started a flow, and to those who look at it in Prefect."""
     print(sentence, flush=True)
     get_run_logger().info(sentence)
-
-
-_build_flow = flow(name="build-atlas", persist_result=False, validate_parameters=False)(_build)

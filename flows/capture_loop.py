@@ -8,11 +8,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from flows.actor_pool import LOOK_EVERY_S, ActorPool, Seat
 from flows.attempts import Attempted, Attempts, Done, Failed, Moved, name_work
-from flows.cluster import has_node
+from flows.cluster import explain_death, has_node
+from store.errors import StageError
+
+MAX_LOST = 10
+"""Units given up for their workers' deaths, one after the other, before it is not the units."""
 
 
 def run_on_actors(works: Iterable[Any], pool: ActorPool) -> Iterator[Done | Failed | Moved]:
@@ -24,11 +28,13 @@ def run_on_actors(works: Iterable[Any], pool: ActorPool) -> Iterator[Done | Fail
 
     Raises:
         AtlasError: the input is wrong, so that trying again is pointless.
+        StageError: no worker stays alive.
     """
     run = _Captures(Attempts(works), pool)
     pool.ask(len(run.attempts))
     while run.attempts or run.running:
         run.start_waiting()
+        run.attempts.rest(len(run.running))
         ready, _ = ray.wait(run.references(), num_returns=1, timeout=LOOK_EVERY_S)
         if run.is_time_to_look() or not ready:
             yield Moved(run.look(), pool.note())
@@ -46,7 +52,8 @@ class _Captures:
         self.attempts = attempts
         self.pool = pool
         self.running: dict[Any, tuple[Attempted, Seat]] = {}
-        self._lost_together: set[str] = set()
+        self._doubted: set[Attempted] = set()
+        self._n_given_up = 0
         self._looked = time.monotonic()
 
     def references(self) -> list[Any]:
@@ -67,25 +74,49 @@ class _Captures:
         try:
             result = ray.get(reference)
         except RayTaskError as error:
+            self._forgive(unit)
             self.pool.release(seat)
             return self.attempts.count(unit, error)
         except RayError as error:
-            is_shared = self._is_shared(seat, error)
-            self.pool.lose(seat, error, name_work(unit.work))
-            return self.attempts.count(unit, error, is_shared)
+            return self._count_death(unit, seat, error)
+        self._forgive(unit)
         self.pool.release(seat)
         return Done(unit.work, result)
 
-    def _is_shared(self, seat: Seat, error: RayError) -> bool:
-        """Whether others worked on the node that died; of the first of them all learn it."""
-        if seat.node in self._lost_together:
-            return True
+    def _forgive(self, unit: Attempted) -> None:
+        """A worker lives on after a unit."""
+        self._doubted.discard(unit)
+        self._n_given_up = 0
+
+    def _count_death(self, unit: Attempted, seat: Seat, error: RayError) -> Failed | None:
+        """Count a death against the unit, never against the seat, which another actor gets.
+
+        Raises:
+            StageError: so many units were given up for this, one after the other, that it is not
+                the units.
+        """
+        if self._n_given_up >= MAX_LOST:
+            raise StageError(
+                f"no worker stays alive at work: {MAX_LOST} units one after the other were given "
+                f"up for that ({explain_death(error)})"
+            ) from error
+        failed = self.attempts.count(unit, error, self._is_shared(unit, seat, error))
+        self._n_given_up += failed is not None
+        self.pool.lose(seat, error, name_work(unit.work))
+        return failed
+
+    def _is_shared(self, unit: Attempted, seat: Seat, error: RayError) -> bool:
+        """Whether this death may be another unit's doing: the node's end, or its memory's.
+
+        Only that one death of each: units that ran beside it are doubted until they end.
+        """
+        was_doubted = unit in self._doubted
+        self._doubted.discard(unit)
         if isinstance(error, ActorDiedError) and has_node(seat.node):
             return False
-        together = any(other.node == seat.node for _, other in self.running.values())
-        if together:
-            self._lost_together.add(seat.node)
-        return together
+        beside = {other for other, its in self.running.values() if its.node == seat.node}
+        self._doubted |= beside
+        return was_doubted or bool(beside)
 
     def is_time_to_look(self) -> bool:
         """Whether to look, however many units have ended meanwhile."""
@@ -103,7 +134,7 @@ class _Captures:
             seat = asked[reference]
             try:
                 now = ray.get(reference)
-            except RayActorError:  # its death shows where its work is waited for
+            except RayError:  # its death shows where its work is waited for
                 continue
             moved += max(0, now - seat.n_tokens)
             seat.n_tokens = now

@@ -5,20 +5,31 @@ decides. The loops over actors and tasks are in `flows/actor_pool.py` and `flows
 """
 
 import errno
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    AuthenticationError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
 
 from flows.environment import ray_address, worker_environment
 from flows.log import log_environment
 from pipeline.settings import ActorGroup, TaskSpec, WorkerSpec
-from store.errors import AtlasError, CommitError, ConfigError, NotInAtlasError
+from store.errors import AtlasError, CommitError, ConfigError, NotInAtlasError, ObjectStoreError
 
 _CONNECT_S = 5.0
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_SAID = 200  # letters of an error of Ray's, from either end
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -160,6 +171,23 @@ def cause_of(error: RayError) -> BaseException:
     return cause if isinstance(cause, BaseException) else error
 
 
+def explain_death(error: BaseException | None) -> str:
+    """Why there is no worker any more, as Ray tells it, and what to do; a line."""
+    text = " ".join(_COLOURS.sub("", str(error)).split())
+    is_memory = isinstance(error, OutOfMemoryError) or "OOM" in text
+    if len(text) > 2 * _SAID:  # what was raised is at the end, after a long traceback
+        text = f"{text[:_SAID]} … {text[-_SAID:]}"
+    advice = ", and if memory ran out, give workers more" if is_memory else ""
+    return f"{type(error).__name__}: {text}; see Ray's logs of the nodes{advice}"
+
+
+def is_never_started(error: RayError) -> bool:
+    """Whether a worker never came to life: no package, no environment, no node to have it."""
+    if isinstance(error, RayActorError):
+        return bool(error.actor_init_failed)
+    return isinstance(error, RuntimeEnvSetupError | ActorUnschedulableError)
+
+
 def is_users_mistake(error: BaseException) -> bool:
     """Whether the input is wrong, so that no unit of work can do better.
 
@@ -184,7 +212,7 @@ def is_hopeless(error: BaseException) -> bool:
     """Whether the same again would end the same: wrong input, no room, no right to write."""
     if isinstance(error, OSError) and error.errno in _FORBIDDEN:
         return True
-    ours = isinstance(error, AtlasError) and not isinstance(error, CommitError)
+    ours = isinstance(error, AtlasError) and not isinstance(error, CommitError | ObjectStoreError)
     return ours or is_full_disk(error)
 
 
@@ -193,7 +221,8 @@ def booking(spec: ActorGroup | TaskSpec, workers: WorkerSpec) -> dict[str, Any]:
     options: dict[str, Any] = {"num_cpus": spec.num_cpus, "num_gpus": spec.num_gpus}
     if isinstance(spec, ActorGroup) and spec.resources:
         options["resources"] = dict(spec.resources)
-    if workers.mixes_devices and not spec.num_gpus:  # or it would use a GPU that others booked
+    may_see = spec.num_gpus or not (workers.mixes_devices or ray_address())
+    if not may_see:  # or it would use a GPU that others booked
         options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
     return options
 
@@ -241,8 +270,8 @@ def _no_room(spec: ActorGroup, there: dict[str, float]) -> ConfigError:
     return ConfigError("workers: this machine has no room for one; ask for less")
 
 
-def count_room(spec: TaskSpec) -> int:
-    """How many tasks the whole cluster, as it is now, has room for at once; 0 if for none."""
+def count_room(spec: ActorGroup | TaskSpec) -> int:
+    """How many at once all nodes have room for, with nothing else on them; 0 if for none."""
     rooms = [
         int(min(node.get(name, 0.0) / amount + 1e-6 for name, amount in needs(spec).items()))
         for node in _live_nodes()

@@ -5,6 +5,7 @@ Plain arithmetic over counts and a rate; `flows.probe` measures the rate on this
 """
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.config import RunConfig
+from flows.environment import ray_address
 from flows.estimate import Estimate, EstimateRow, estimate_run
 from flows.quantities import format_seconds
 from pipeline.settings import WorkerSpec
@@ -94,8 +96,8 @@ def plan_cluster(
     Args:
         config: of the run.
         console: to print on.
-        n_workers: None means the actors of the configuration.
-        probe_s: seconds to measure this machine for; None measures nothing.
+        n_workers: capture actors of a cluster; None means those of the configuration.
+        probe_s: seconds to measure one of them on this machine for; None measures nothing.
         price: of storage, USD a GB and month.
 
     Raises:
@@ -107,7 +109,7 @@ def plan_cluster(
     if probe_s is not None:
         from flows.probe import probe_machine  # it loads torch
 
-        probe = probe_machine(config, probe_s)
+        probe = probe_machine(config, probe_s, threads_per_worker(config.workers, n_workers))
         show_probe(probe, console)
     if not estimate.rows:
         return
@@ -137,6 +139,18 @@ def add_rows(rows: Sequence[EstimateRow]) -> Load:
 def count_workers(workers: WorkerSpec) -> int:
     """Capture actors that a configuration asks for."""
     return sum(group.actors for group in workers.actor_groups)
+
+
+def threads_per_worker(workers: WorkerSpec, n_workers: int | None = None) -> int:
+    """Threads that a capture actor computes with: the slower kind's, where there are several.
+
+    Args:
+        workers: of the configuration.
+        n_workers: of a cluster that is thought of; None means that the run is made from here.
+    """
+    if n_workers or ray_address():
+        return min(group.n_threads for group in workers.actor_groups)
+    return max(1, (os.cpu_count() or 1) // count_workers(workers))
 
 
 def gpus_per_worker(workers: WorkerSpec) -> float:
@@ -174,6 +188,7 @@ def show_probe(probe: "Probe", console: Console) -> None:
         table.add_row(str(rate.writers), f"{rate.tokens_per_s:,.0f}", speed)
     console.print(table)
     console.print(
+        f"a worker of {probe.n_threads} thread(s); "
         f"{probe.n_tokens:,} tokens of {probe.elements_per_token:,} elements each; "
         + ("encoding sets the pace" if probe.is_storage_bound else "the model sets the pace"),
         highlight=False,

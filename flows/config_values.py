@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from flows.config_words import INT_MAX, show
+from store.errors import ConfigError
 
 INDEX_MAX = 9_999
 NAME_MAX = 128
@@ -129,12 +130,24 @@ def expand(text: str) -> str:
 
 def resolve_path(text: str, info: ValidationInfo) -> str:
     """Return a URI as it is, and a path as seen from the folder of the configuration."""
-    return _join(_folder(info, "folder"), expand(check_text(text)))
+    return _join(_folder(info, "folder"), _without_credentials(expand(check_text(text))))
 
 
 def resolve_atlas(text: str, info: ValidationInfo) -> str:
     """Return the atlas's URI or absolute path; on the command line it is seen from there."""
-    return _join(_folder(info, "atlas_folder"), expand(check_text(text)))
+    return _join(_folder(info, "atlas_folder"), _without_credentials(expand(check_text(text))))
+
+
+def _without_credentials(text: str) -> str:
+    """Return a path or URI, unless it holds credentials."""
+    if "://" in text:
+        from store.object_store import check_no_credentials  # pyarrow loads for long
+
+        try:
+            check_no_credentials(text)
+        except ConfigError as error:
+            raise problem(str(error)) from None
+    return text
 
 
 def resolve_model(text: str, info: ValidationInfo) -> str:

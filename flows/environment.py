@@ -24,7 +24,7 @@ _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 
-_HUB = ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE")
+_HUB = ("HF_ENDPOINT", "HF_HUB_OFFLINE")
 """Where models come from; a token for the hub is a secret, which nodes hold themselves."""
 
 _ONE_LINE = {
@@ -49,14 +49,14 @@ def prepare_environment() -> None:
 def worker_environment() -> dict[str, str]:
     """What Ray workers get of this process's environment; no secret, as Ray's pages show it.
 
-    The cache of compiled code is passed on within this machine alone; nodes of a cluster have
-    their own (`prepare_environment` runs there, too).
+    Folders (of models, of compiled code) are passed on within this machine alone; nodes of a
+    cluster have their own (`prepare_environment` runs there, too).
     """
     from store.object_store import public_environment  # pyarrow loads for long
 
     names = [*_QUIET, *_HUB]
     if ray_address() is None:
-        names.append("NUMBA_CACHE_DIR")
+        names += ["NUMBA_CACHE_DIR", "HF_HOME"]
     found = {name: os.environ[name] for name in names if name in os.environ}
     return found | public_environment()
 

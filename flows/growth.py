@@ -178,7 +178,7 @@ def read_cover(atlas: Atlas, made: GrownMap) -> Ints:
     place = {name: made.fit[name] for name in ("model", "layer", "head")}
     files = atlas.snapshot.files("points", **place)
     names = [parse_file_name(path) for path in files["path"].to_pylist()]
-    own = [name.kind == "compaction" or name.owner == made.map_id for name in names]
+    own = [name.map_id == made.map_id for name in names]
     rows = read_sequences("points", files.filter(pa.array(own)), ["map_id", "sequence_id"])
     rows = rows.filter(pc.equal(rows["map_id"], made.map_id))
     ids: Ints = np.unique(rows["sequence_id"].to_numpy())

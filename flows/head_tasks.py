@@ -15,7 +15,9 @@ from flows.samples import HeadJob
 from pipeline.maps import HeadMap, extend_map, make_maps, prime_umap
 from store.atlas import Atlas
 from store.encoding import open_writer
-from store.files import WrittenFile, filesystem, join, map_file_name, partition_folder
+from store.errors import ObjectStoreError, StoreAccessError
+from store.files import WrittenFile, map_file_name, partition_folder
+from store.outgoing import write_whole
 from store.schema import TABLES
 from store.state import read_state, write_state
 from store.vectors import HeadVectors, Ints
@@ -83,6 +85,8 @@ def _extend(task: HeadTask, index: int, new: HeadVectors) -> HeadMap | Exception
     try:
         state = read_state(task.uri, fit["map_id"], loads(fit["parameters"])["state"])
         return extend_map(new, task.job.specs[index], loads(fit["joint"]), state)
+    except (ObjectStoreError, StoreAccessError):
+        raise  # no map's fault: the task is done again, or the run ends
     except Exception as error:
         return error
 
@@ -172,13 +176,12 @@ def _write_points(task: HeadTask, map_id: str, rows: pa.Table) -> WrittenFile:
     partition = (("model", job.model), ("layer", str(job.layer)), ("head", str(job.head)))
     name = map_file_name(map_id, rows["part"][0].as_py())
     path = partition_folder(partition) + name
-    where, root = filesystem(task.uri)
-    target = join(root, "points", path)
-    where.create_dir(target.rpartition("/")[0], recursive=True)
-    with where.open_output_stream(target) as stream:
+
+    def write(stream: Any) -> None:
         with open_writer("points", stream) as writer:
             writer.write_table(rows, row_group_size=16_384)
-        size = stream.tell()
+
+    size = write_whole(task.uri, f"points/{path}", write)
     return WrittenFile("points", path, partition, len(rows), size)
 
 

@@ -20,10 +20,15 @@ MAX_TEXT = 4000
 _MAX_DEPTH = 4
 _MIN_PART = 8
 _SECRET_NAMES = re.compile(
-    r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_KEY|ACCESS_KEY|ACCOUNT_KEY|AUTH_STRING|_SAS",
+    r"SECRET|TOKEN(?!IZERS)|PASSWORD|PASSWD|CREDENTIAL|API_KEY|ACCESS_KEY|ACCOUNT_KEY|STORAGE_KEY"
+    r"|MASTER_KEY|SIGNATURE|AUTH_STRING|_SAS",
     re.IGNORECASE,
 )
-_PASSWORD_IN_URL = re.compile(r"(?<=://)[^/\s@]+:[^/\s@]+(?=@)")
+_SECRET_IN_URL = re.compile(
+    r"(?<=://)[^/\s@]+:[^/\s@]+(?=@)"
+    r"|(?:(?<=https://)|(?<=http://))[^/\s@]+(?=@)"  # abfss:// has a container's name there
+    r"|(?:(?<=[?&]sig=)|(?<=X-Amz-Signature=)|(?<=X-Amz-Security-Token=))[^&\s\"']+"
+)
 
 
 def list_secrets(environment: Mapping[str, str]) -> frozenset[str]:
@@ -82,4 +87,4 @@ def hide(text: str, secrets: frozenset[str]) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _MIN_PART:
             text = text.replace(secret, HIDDEN)
-    return _PASSWORD_IN_URL.sub(HIDDEN, text)
+    return _SECRET_IN_URL.sub(HIDDEN, text)

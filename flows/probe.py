@@ -57,6 +57,8 @@ class Probe:
 
     device: str
     n_cores: int
+    n_threads: int
+    """That the measured worker computes with, as each worker of the run will."""
     seconds: float
     n_tokens: int
     """Tokens captured in all."""
@@ -91,7 +93,9 @@ class _Captured:
     seconds: float = 0.0
 
 
-def probe_machine(config: RunConfig, seconds: float = PROBE_S) -> Probe:
+def probe_machine(
+    config: RunConfig, seconds: float = PROBE_S, n_threads: int | None = None
+) -> Probe:
     """Capture text of the corpus for a while, with one writer and with several.
 
     Args:
@@ -99,13 +103,16 @@ def probe_machine(config: RunConfig, seconds: float = PROBE_S) -> Probe:
             again if they are short.
         seconds: in all; a quarter each for capture and for encoding alone, with one writer and
             with several.
+        n_threads: of the worker; None means all cores of this machine.
 
     Raises:
         AtlasError: the model or the corpus cannot be read.
     """
     prepare_environment()
     files = list_sources(config.corpus)
-    worker = CaptureWorker(config, modality(files), n_workers=1, strict=False)
+    n_cores = os.cpu_count() or 1
+    n_threads = n_threads or n_cores
+    worker = CaptureWorker(config, modality(files), 1, strict=False, n_threads=n_threads)
     extractor = worker.extractor
     source = _read_again_and_again(extractor, files)
     warm = _capture(extractor, source, 1, 0.0, _WARM_TOKENS)
@@ -122,7 +129,8 @@ def probe_machine(config: RunConfig, seconds: float = PROBE_S) -> Probe:
     n_tokens = sum(phase.n_tokens for phase in captured)
     return Probe(
         describe_device(worker.loaded.device),
-        os.cpu_count() or 1,
+        n_cores,
+        n_threads,
         seconds,
         n_tokens,
         n_elements,

@@ -65,7 +65,7 @@ class Bars:
         """Fill the bar and leave it."""
         if self._task is not None:
             total = self._progress.tasks[self._task].total
-            self._progress.update(self._task, completed=total)
+            self._progress.update(self._task, completed=total, note="")
             self._task = None
 
 

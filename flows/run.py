@@ -1,7 +1,8 @@
 """One run from configuration to results; says at once when nothing is to do."""
 
 import os
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +15,9 @@ from flows.progress import show_bars
 from flows.work import Work, find_work
 from store.errors import ConfigError, StageError
 from store.snapshot import local_path
+
+if TYPE_CHECKING:
+    from flows.session import Session
 
 
 def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] | None:
@@ -38,22 +42,29 @@ def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] 
     check_writable(config.atlas)
     configure_logs()
     console.print("[dim]starting Prefect and Ray …")
+    from flows.atlas_turn import has_queue
     from flows.build import PrefectServer, build_atlas
     from flows.session import Session
 
     server = PrefectServer()
     with show_bars(console) as bars:
         session = Session(config, strict, bars)
+        start = cache(partial(_start, session, console))  # once
         try:
             with log_run(atlas=config.atlas, model=config.model.key, corpus=config.corpus.name):
-                session.start()
-                show_dashboards(console, session.dashboard)
+                if not has_queue():  # nobody to wait for: Ray starts beside Prefect
+                    start()
                 server.wait()
-                results: list[Any] = build_atlas(session)
+                results: list[Any] = build_atlas(session, start)
         finally:
             session.close()
             server.settle()
     return results
+
+
+def _start(session: "Session", console: Console) -> None:
+    session.start()
+    show_dashboards(console, session.dashboard)
 
 
 def check_writable(uri: str) -> None:

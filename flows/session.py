@@ -57,7 +57,7 @@ class Session:
             n_workers = len(self._seats)
 
             def start(group: ActorGroup) -> tuple[Any, Any, Any]:
-                n_threads = max(1, int(group.num_cpus)) if ray_address() else None
+                n_threads = group.n_threads if ray_address() else None
                 return start_actor(group, self.config, modality, n_workers, self.strict, n_threads)
 
             wait_s = self.config.workers.wait_s

@@ -37,6 +37,7 @@ def run_tasks(
         while attempts.has_next(len(running)) and len(running) < room.bound:
             unit = attempts.take()
             running[task.remote(unit.work)] = unit
+        attempts.rest(len(running))
         ready, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_EVERY_S)
         for reference in ready:
             unit = running.pop(reference)

@@ -164,6 +164,7 @@ class Watch:
         self._contents: Contents | None = None
         self._first: Contents | None = None
         self._throughput = Throughput()
+        self._was_done = False
 
     def look(self) -> Look:
         """The atlas as it is now; what cannot be read after a first look is told in the look.
@@ -178,6 +179,9 @@ class Watch:
             if self._contents is None:
                 raise
             contents, said = self._contents, str(error).partition("\n")[0]
+        if self._was_done and contents.waiting:
+            self._throughput.begin_anew()
+        self._was_done = not contents.waiting
         self._throughput.add(self._clock(), contents.done)
         rate, left = self._throughput.rate(), self._throughput.time_left(contents.waiting)
         return Look(contents, rate, left, self._find_active(contents), said)

@@ -271,6 +271,10 @@ def describe_reading(corpus: CorpusSpec, file: SourceFile, tokenizer: str | None
 def _uncovered(
     checked: Sequence[NewRows], covered: dict[int, int], known: dict[str, Row]
 ) -> tuple[NewRows, ...]:
+    """Files with rows beyond what is covered, in the order of their ordinals, unknown ones last.
+
+    A shard's rows then stand in the order of their sequence ids, however the sources are listed.
+    """
     found = []
     for item in checked:
         if item.ordinal is None:
@@ -282,4 +286,5 @@ def _uncovered(
         if is_same and row["n_rows"] is not None and first >= row["n_rows"]:
             continue
         found.append(NewRows(item.file, item.ordinal, first, item.fingerprint))
+    found.sort(key=lambda new: (new.ordinal is None, new.ordinal or 0))
     return tuple(found)

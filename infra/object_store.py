@@ -51,17 +51,18 @@ class ObjectStore:
 
 
 @contextmanager
-def run_object_store(folder: Path) -> Iterator[ObjectStore]:
+def run_object_store(folder: Path, *, has_conditions: bool = True) -> Iterator[ObjectStore]:
     """An empty object store for as long as the block runs.
 
     Args:
         folder: takes its log, and what does not fit into its memory.
+        has_conditions: whether it honours conditional puts; some stores ignore them.
 
     Raises:
         RuntimeError: the process ended at once; its log says why.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "infra.object_store", str(folder)]
+    command = [sys.executable, "-m", "infra.object_store", str(folder), str(has_conditions)]
     log = folder / "object-store.log"
     with (
         log.open("wb") as said,
@@ -91,7 +92,7 @@ def _environment(endpoint: str, folder: Path) -> dict[str, str]:
     }
 
 
-def _serve(folder: str) -> None:
+def _serve(folder: str, has_conditions: bool) -> None:
     """Answer requests until the parent's end of standard input closes."""
     import tempfile
 
@@ -103,14 +104,16 @@ def _serve(folder: str) -> None:
     from werkzeug.serving import make_server
 
     tempfile.tempdir = folder
-    service = _strict(DomainDispatcherApplication(create_backend_app))
+    service = _strict(DomainDispatcherApplication(create_backend_app), has_conditions)
     server = make_server("127.0.0.1", 0, service, threaded=True, request_handler=MotoRequestHandler)
     Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_port, flush=True)
     sys.stdin.read()
 
 
-def _strict(service: Any) -> Callable[[dict[str, Any], _Start], Iterable[bytes]]:
+def _strict(
+    service: Any, has_conditions: bool
+) -> Callable[[dict[str, Any], _Start], Iterable[bytes]]:
     """A WSGI service that refuses other keys and regions, and puts conditions in a row."""
     in_a_row = Lock()
 
@@ -128,6 +131,8 @@ def _strict(service: Any) -> Callable[[dict[str, Any], _Start], Iterable[bytes]]
             return _refuse(start, "400 Bad Request", "AuthorizationHeaderMalformed", reason)
         if "HTTP_IF_NONE_MATCH" not in request or request["REQUEST_METHOD"] == "GET":
             return service(request, start)  # type: ignore[no-any-return]
+        if not has_conditions:
+            del request["HTTP_IF_NONE_MATCH"]
         with in_a_row:
             return service(request, start)  # type: ignore[no-any-return]
 
@@ -145,4 +150,4 @@ def _refuse(start: _Start, status: str, code: str, reason: str) -> list[bytes]:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], sys.argv[2] == str(True))

@@ -161,6 +161,11 @@ class ActorGroup:
     resources: tuple[tuple[str, float], ...] = ()
     """Resources of your own that Ray books for each, such as those that mark a kind of node."""
 
+    @property
+    def n_threads(self) -> int:
+        """Threads that each computes with on a cluster, where CPUs are booked."""
+        return max(1, int(self.num_cpus))
+
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -202,5 +207,5 @@ class WorkerSpec:
     @property
     def mixes_devices(self) -> bool:
         """Whether some workers book a GPU and others none, which then must not touch one."""
-        booked = [group.num_gpus for group in self.actor_groups]
-        return any(booked) and not all([*booked, self.task_spec.num_gpus])
+        booked = [*(group.num_gpus for group in self.actor_groups), self.task_spec.num_gpus]
+        return any(booked) and not all(booked)

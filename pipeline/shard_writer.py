@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -20,7 +21,7 @@ from store.files import (
     partition_folder,
     shard_file_name,
 )
-from store.outgoing import OutgoingFile
+from store.outgoing import OutgoingFile, naming
 from store.schema import TABLES
 
 _SENDERS = 8
@@ -42,14 +43,17 @@ class _OpenFile:
 
     def write(self, rows: pa.Table) -> None:
         if "sequence_id" in rows.column_names:
-            ids = rows["sequence_id"]
-            self.first = ids[0].as_py() if self.first is None else self.first
-            self.last = ids[-1].as_py()
-        self.writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+            ends = pc.min_max(rows["sequence_id"])
+            low, high = ends["min"].as_py(), ends["max"].as_py()
+            self.first = low if self.first is None else min(self.first, low)
+            self.last = high if self.last is None else max(self.last, high)
+        with naming(self.outgoing.place):
+            self.writer.write_table(rows, row_group_size=max(1, rows.num_rows))
         self.n_rows += rows.num_rows
 
     def close(self) -> WrittenFile:
-        self.writer.close()
+        with naming(self.outgoing.place):
+            self.writer.close()
         size = self.outgoing.finish()
         return WrittenFile(
             self.table, self.path, self.partition, self.n_rows, size, self.first, self.last

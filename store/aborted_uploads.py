@@ -25,7 +25,9 @@ class AbortedUpload:
 
 
 def list_aborted_uploads(uri: str, older_than: datetime) -> list[AbortedUpload]:
-    """Uploads below a URI that were begun before a moment and not ended, the oldest first.
+    """Uploads of an atlas that were begun before a moment and not ended, the oldest first.
+
+    Only below its tables and states: an atlas may lie at the root of a bucket that others use.
 
     Args:
         uri: of the atlas; on a local disk there are none.
@@ -35,7 +37,10 @@ def list_aborted_uploads(uri: str, older_than: datetime) -> list[AbortedUpload]:
         ConfigError: s3fs is not installed.
         StoreAccessError, ObjectStoreError: the store refuses or does not answer.
     """
+    from store.files import join
     from store.object_store import explained, filesystem, is_s3
+    from store.schema import TABLES
+    from store.state import FOLDER
 
     if not is_s3(uri):
         return []
@@ -43,10 +48,11 @@ def list_aborted_uploads(uri: str, older_than: datetime) -> list[AbortedUpload]:
         _, path = filesystem(uri)
         bucket, _, prefix = path.partition("/")
         found = _list_uploads(_open(), bucket, f"{prefix}/" if prefix else "")
+    own = tuple(join(prefix, name, "").lstrip("/") for name in (*TABLES, FOLDER))
     chosen = [
         AbortedUpload(f"{bucket}/{each['Key']}", each["UploadId"], each["Initiated"])
         for each in found
-        if each["Initiated"] < older_than
+        if each["Initiated"] < older_than and each["Key"].startswith(own)
     ]
     return sorted(chosen, key=lambda upload: upload.begun)
 
@@ -80,7 +86,9 @@ def _list_uploads(system: Any, bucket: str, prefix: str) -> list[dict[str, Any]]
         found += page.get("Uploads", [])
         if not page.get("IsTruncated"):
             return found
-        at = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+        at = {"KeyMarker": page["NextKeyMarker"]}
+        if marker := page.get("NextUploadIdMarker"):  # some stores leave it out
+            at["UploadIdMarker"] = marker
 
 
 def _abort(system: Any, bucket: str, key: str, upload_id: str) -> None:

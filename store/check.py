@@ -18,8 +18,9 @@ import pyarrow.fs as pafs
 from store import clock
 from store.check_file import Findings, Owners, Suspect, check_file
 from store.check_logs import check_log
-from store.errors import AtlasError, AtlasFormatError
+from store.errors import AtlasError, AtlasFormatError, ObjectStoreError, StoreAccessError
 from store.files import filesystem, join
+from store.object_store import asked_again, explains
 from store.schema import TABLES
 from store.snapshot import GATED_BY, Snapshot, list_files, open_table
 from store.state import read_state
@@ -68,6 +69,7 @@ class Report:
         self.problems.append(Problem(where, what))
 
 
+@explains
 def check(uri: str, threads: int = DEFAULT_THREADS, watch: Watch | None = None) -> Report:
     """Read everything that a reader may see, and compare it with the logs and the ledger.
 
@@ -78,6 +80,8 @@ def check(uri: str, threads: int = DEFAULT_THREADS, watch: Watch | None = None) 
 
     Raises:
         AtlasNotFoundError: there is no atlas.
+        StoreAccessError, ObjectStoreError: the store refuses, or does not answer; that is not
+            the atlas's fault, and no problem of it.
     """
     report, watch = Report(), watch or Unwatched()
     readable = [table for table in TABLES if _check_table(uri, table, report)]
@@ -133,7 +137,7 @@ def _check_rows(uri: str, tables: list[str], report: Report) -> None:
     system, root = filesystem(uri)
     for table in tables:
         for file in _describe(table, list_files(open_table(uri, table), table)):
-            found = check_file(system, root, file, Owners([], {}))
+            found = _check_one(uri, system, root, Owners([], {}), file)
             _note(file, found, report)
 
 
@@ -175,7 +179,7 @@ def _check_files(
     system, root = filesystem(uri)
     watch.start("check", sum(file.size for file in files), "bytes")
     results = []
-    for file, found in in_threads(partial(_check_one, system, root, owners), files, threads):
+    for file, found in in_threads(partial(_check_one, uri, system, root, owners), files, threads):
         _note(file, found, report)
         watch.advance(file.size, file.table)
         results.append((file, found))
@@ -183,8 +187,10 @@ def _check_files(
     return results
 
 
-def _check_one(system: pafs.FileSystem, root: str, owners: Owners, file: Suspect) -> Findings:
-    return check_file(system, root, file, owners)
+def _check_one(
+    uri: str, system: pafs.FileSystem, root: str, owners: Owners, file: Suspect
+) -> Findings:
+    return asked_again(uri, partial(check_file, system, root, file, owners))
 
 
 def _expected(uri: str, readable: list[str]) -> list[Place]:
@@ -300,6 +306,8 @@ def _check_states(uri: str, maps: pa.Table, report: Report) -> None:
             name = json.loads(row["parameters"] or "{}").get("state")
             if name:
                 read_state(uri, row["map_id"], name)
+        except (ObjectStoreError, StoreAccessError):
+            raise
         except (AtlasError, ValueError) as error:
             report.add(f"_state/{row['map_id']}", f"damaged ({error})")
 
@@ -308,7 +316,8 @@ def _find_orphans(uri: str, table: str) -> list[str]:
     """Parquet files of a table's folder that its log does not list, older than a day."""
     system, root = filesystem(uri)
     folder, limit = join(root, table), clock.now() - ORPHAN_AGE
-    infos = system.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=True))
+    listing = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
+    infos = asked_again(uri, partial(system.get_file_info, listing))
     listed = set(list_files(open_table(uri, table), table)["path"].to_pylist())
     return [
         f"{table}/{path}"

@@ -16,6 +16,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from store.files import join
+from store.object_errors import trouble_of
 from store.schema import TABLES
 from store.vectors import Ints
 from store.visibility import Coverage, FileName, parse_file_name
@@ -80,6 +81,9 @@ def check_file(system: pafs.FileSystem, root: str, file: Suspect, owners: Owners
         root: path of the atlas in it.
         file: as the log describes it.
         owners: what the ledger says.
+
+    Raises:
+        OSError: the object store does not answer, or refuses.
     """
     found = Findings()
     path = join(root, file.table, file.path)
@@ -93,6 +97,8 @@ def check_file(system: pafs.FileSystem, root: str, file: Suspect, owners: Owners
     except FileNotFoundError:
         found.say("missing: the log lists it and it is not there")
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        if not isinstance(system, pafs.LocalFileSystem) and trouble_of(error):
+            raise  # the store's, not the file's
         found.say(f"damaged ({str(error).partition(chr(10))[0]})")
     if not found.problems and found.n_rows != file.n_rows:
         found.say(f"miscounted: {found.n_rows} rows, the log says {file.n_rows}")

@@ -7,6 +7,7 @@ message, so here its files are read one by one to name the one that is to be res
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 
 from store.checkpoint import LOG
 from store.files import filesystem, join
+from store.object_errors import trouble_of
+from store.object_store import asked_again
 
 _ENTRY = re.compile(r"^(\d{20})\.json$")
 _CHECKPOINT = re.compile(r"^(\d{20})\.checkpoint(?:\.\d{10}\.\d{10})?\.parquet$")
@@ -28,16 +31,21 @@ def check_log(uri: str, table: str) -> Iterator[tuple[str, str]]:
 
     Yields:
         Path below the atlas, and a line in words.
+
+    Raises:
+        StoreAccessError, ObjectStoreError: the store refuses, or does not answer.
     """
     system, root = filesystem(uri)
     folder = f"{table}/{LOG}"
-    infos = system.get_file_info(pafs.FileSelector(join(root, folder), allow_not_found=True))
+    listing = pafs.FileSelector(join(root, folder), allow_not_found=True)
+    infos = asked_again(uri, partial(system.get_file_info, listing))
     names = sorted(info.base_name for info in infos if info.type == pafs.FileType.File)
     if not names:
         yield folder, "missing: no table is there"
         return
     for name in names:
-        if problem := _find_problem(system, join(root, folder, name), name):
+        look = partial(_find_problem, system, join(root, folder, name), name)
+        if problem := asked_again(uri, look):
             yield f"{folder}/{name}", problem
     entries = {int(found[1]) for name in names if (found := _ENTRY.match(name))}
     ends = {int(found[1]) for name in names if (found := _CHECKPOINT.match(name))}
@@ -59,6 +67,8 @@ def _find_problem(system: pafs.FileSystem, path: str, name: str) -> str | None:
             with system.open_input_file(path) as stream:
                 json.loads(stream.read())["version"]
     except (ValueError, OSError, KeyError, TypeError, pa.ArrowException) as error:
+        if not isinstance(system, pafs.LocalFileSystem) and trouble_of(error):
+            raise  # the store's, not the file's
         return f"damaged ({str(error).partition(chr(10))[0]})"
     return None
 

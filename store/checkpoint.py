@@ -1,10 +1,12 @@
 """Checkpoints of the Delta logs: opening then reads one file in place of thousands of entries."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow.fs as pafs
 
 from store.files import filesystem, join
+from store.object_store import asked_again, explains
 from store.schema import TABLES
 from store.snapshot import open_table
 from store.upkeep import Unwatched, Watch
@@ -25,6 +27,7 @@ class Checkpointed:
     """Entries that are left, checkpoints not counted."""
 
 
+@explains
 def checkpoint(uri: str, watch: Watch | None = None) -> list[Checkpointed]:
     """Write a checkpoint of each table's log and delete its expired entries.
 
@@ -34,6 +37,9 @@ def checkpoint(uri: str, watch: Watch | None = None) -> list[Checkpointed]:
     Args:
         uri: of the atlas.
         watch: told of progress, in tables.
+
+    Raises:
+        StoreAccessError, ObjectStoreError: the store refuses, or does not answer.
     """
     watch = watch or Unwatched()
     watch.start("checkpoint", len(TABLES), "tables")
@@ -41,8 +47,8 @@ def checkpoint(uri: str, watch: Watch | None = None) -> list[Checkpointed]:
     for table in TABLES:
         handle = open_table(uri, table)
         before = count_entries(uri, table)
-        handle.create_checkpoint()
-        handle.cleanup_metadata()
+        asked_again(uri, handle.create_checkpoint)
+        asked_again(uri, handle.cleanup_metadata)
         after = count_entries(uri, table)
         found.append(Checkpointed(table, handle.version(), max(0, before - after), after))
         watch.advance(1, table)
@@ -53,5 +59,6 @@ def checkpoint(uri: str, watch: Watch | None = None) -> list[Checkpointed]:
 def count_entries(uri: str, table: str) -> int:
     """Entries of a table's log, checkpoints not counted."""
     system, root = filesystem(uri)
-    infos = system.get_file_info(pafs.FileSelector(join(root, table, LOG)))
+    listing = pafs.FileSelector(join(root, table, LOG))
+    infos = asked_again(uri, partial(system.get_file_info, listing))
     return sum(info.base_name.endswith(".json") for info in infos)

@@ -18,10 +18,15 @@ def milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-def removal_time(last_commit_ms: int) -> int:
+def removal_time(last_commit_ms: int, newest_file_ms: int = 0) -> int:
     """The moment to note for files that a commit removes, in milliseconds.
 
     Never before the table's last commit: removed under a clock that had stepped back, a file would
-    seem long gone once the clock is right again, and vacuum would take it from its readers.
+    seem long gone once the clock is right again, and vacuum would take it from its readers. Nor
+    before any file that the table lists: the last commit may itself have come after the step.
+
+    Args:
+        last_commit_ms: when the table's log says that it was committed to last.
+        newest_file_ms: the newest of the moments at which its files were listed.
     """
-    return max(milliseconds(now()), last_commit_ms)
+    return max(milliseconds(now()), last_commit_ms, newest_file_ms)

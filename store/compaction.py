@@ -10,24 +10,36 @@ fails leaves files that no log lists, which `vacuum` deletes.
 map), so that dropping hides whole files.
 """
 
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from store import clock
 from store.errors import AtlasFormatError, CommitError
 from store.files import WrittenFile, add_action, delete_files
-from store.merging import Group, Listed, merge
+from store.listed import removal_moment
+from store.merging import Group, Listed, find_damaged, merge
+from store.object_errors import redact
+from store.object_store import ask_again, explain_for, explains
 from store.offered import check_files
 from store.schema import TABLES
-from store.snapshot import GATED_BY, LEDGERS, list_files, open_table
-from store.upkeep import DEFAULT_THREADS, Unwatched, View, Watch, commit, in_threads
+from store.snapshot import GATED_BY, LEDGERS, list_files, open_table, raise_format
+from store.upkeep import (
+    DEFAULT_THREADS,
+    Unwatched,
+    View,
+    Watch,
+    commit,
+    has_commit,
+    in_threads,
+)
 from store.visibility import parse_file_name, read_coverage
 
 TARGET_BYTES = 128 * 10**6
@@ -36,6 +48,11 @@ TARGET_BYTES = 128 * 10**6
 BATCH_BYTES = 8 * 10**9
 BATCH_GROUPS = 256
 """What is merged before it is committed: so much is lost when a compaction is killed."""
+
+MOST_FILES = 64
+MOST_ROWS = 4_000_000
+"""Of a group whose files lie in between each other, for a process may open 1,024 files and each
+thread merges a group; what more there is comes in a later round."""
 
 SEQUENCE_TABLES = ("queries", "keys", "tokens", "sequences")
 ROW_TABLES = tuple(name for name in TABLES if name not in GATED_BY)
@@ -58,9 +75,10 @@ class Compacted:
     bytes_before: int = 0
     bytes_after: int = 0
     failures: list[str] = field(default_factory=list)
-    """A line for each group of files that was left alone as one of them is damaged."""
+    """A line for each file that was left alone as it is damaged."""
 
 
+@explains
 def compact(
     uri: str,
     target_bytes: int = TARGET_BYTES,
@@ -98,46 +116,71 @@ def _compact_files(
     uri: str, done: Compacted, target_bytes: int, threads: int, watch: Watch
 ) -> None:
     """Merge the files of a table whose files have owners, batch after batch."""
-    failed: set[tuple[Listed, ...]] = set()
+    failed = set[str]()
     started = False
-    while True:
+    while _has_small(uri, done.table, target_bytes):
         view = View.load(uri, done.table)
-        groups = [g for g in plan_groups(view, target_bytes) if g.files not in failed]
+        groups = plan_groups(view, target_bytes, failed)
         if not groups:
             break
+        if _raise_format(uri, view):
+            continue  # the view is stale
         if not started:
             watch.start(f"compact {done.table}", sum(len(g.files) for g in groups), "files")
             started = True
         number = view.versions[GATED_BY[done.table]]
-        merged, broken = _merge_all(uri, _batch(groups), number, threads, watch)
-        for group, reason in broken:
-            failed.add(group.files)
-            done.failures.append(reason)
+        batch = _batch(groups)
+        merged, broken = _merge_all(uri, batch, number, threads, watch)
+        failed.update(broken)
+        done.failures += broken.values()
         if merged:
             commit_merged(uri, view.handle, merged)
             _count(done, merged)
+        if len(batch) == len(groups) and not broken and not any(g.is_cut for g in groups):
+            break
     if started:
         watch.finish()
 
 
+def _raise_format(uri: str, view: View) -> bool:
+    """Make sure that older programs refuse a table with merged files; whether that was needed."""
+    handle = view.handle
+    for attempt in range(_ATTEMPTS):
+        try:
+            return raise_format(handle) or attempt > 0
+        except CommitFailedError as error:
+            reason = redact(str(error))
+            handle = open_table(uri, view.table)
+    raise CommitError(
+        f"{view.table}: its format was not raised after {_ATTEMPTS} attempts ({reason}): other "
+        "programs were faster; nothing changed, run it again"
+    )
+
+
+def _has_small(uri: str, table: str, target_bytes: int) -> bool:
+    """Whether a table lists files that may be merged: then its ledgers are worth reading."""
+    sizes = list_files(open_table(uri, table), table)["size"].to_pylist()
+    return bool(sum(size < target_bytes / 2 for size in sizes) > 1)
+
+
 def _merge_all(
     uri: str, groups: Sequence[Group], number: int, threads: int, watch: Watch
-) -> tuple[list[tuple[Group, WrittenFile]], list[tuple[Group, str]]]:
-    """Outputs of all groups, and the groups of which a file is damaged."""
-    merged, broken = [], []
+) -> tuple[list[tuple[Group, WrittenFile]], dict[str, str]]:
+    """Outputs of all groups that could be merged, and why not of each file that is damaged."""
+    merged, broken = [], dict[str, str]()
 
-    def attempt(group: Group) -> WrittenFile | AtlasFormatError:
+    def attempt(group: Group) -> WrittenFile | dict[str, str]:
         try:
-            return merge(uri, group, number)
+            return ask_again(partial(merge, uri, group, number))
         except AtlasFormatError as error:
-            return error
+            return find_damaged(uri, group) or {file.path: str(error) for file in group.files}
 
     for group, result in in_threads(attempt, groups, threads):
         watch.advance(len(group.files), group.table)
-        if isinstance(result, AtlasFormatError):
-            broken.append((group, str(result)))
-        else:
+        if isinstance(result, WrittenFile):
             merged.append((group, result))
+        else:
+            broken.update(result)
     return merged, broken
 
 
@@ -148,12 +191,13 @@ def _batch(groups: Sequence[Group]) -> list[Group]:
     return list(groups[: max(1, min(n, BATCH_GROUPS))])
 
 
-def plan_groups(view: View, target_bytes: int) -> list[Group]:
+def plan_groups(view: View, target_bytes: int, without: Collection[str] = ()) -> list[Group]:
     """Which visible files of a table are merged with which.
 
     Args:
         view: of the table.
         target_bytes: size to aim at.
+        without: paths of files that are left alone.
     """
     shown = view.files.filter(pa.array(view.visible()))
     together: dict[tuple[tuple[tuple[str, str], ...], str], list[Listed]] = {}
@@ -162,7 +206,7 @@ def plan_groups(view: View, target_bytes: int) -> list[Group]:
     columns = [shown[name].to_pylist() for name in names]
     files = zip(_listed(shown), owners, *columns, strict=True)
     for file, owner, *values in files:
-        if owner is not None and file.size < target_bytes / 2:
+        if owner is not None and file.size < target_bytes / 2 and file.path not in without:
             partition = tuple((k, str(v)) for k, v in zip(names, values, strict=True))
             together.setdefault((partition, owner), []).append(file)
     groups = []
@@ -170,8 +214,8 @@ def plan_groups(view: View, target_bytes: int) -> list[Group]:
         map_id = owner if view.table == "points" else ""
         ordered = sorted(small, key=lambda file: (file.first or 0, file.path))
         groups += [
-            Group(view.table, partition, tuple(files), map_id)
-            for files in _pack(ordered, target_bytes)
+            Group(view.table, partition, tuple(files), map_id, is_cut)
+            for files, is_cut in _pack(ordered, target_bytes, sorts=view.table == "points")
         ]
     return groups
 
@@ -201,17 +245,27 @@ def _listed(files: pa.Table) -> list[Listed]:
     return [Listed(*values) for values in zip(*(files[n].to_pylist() for n in names), strict=True)]
 
 
-def _pack(files: Sequence[Listed], target_bytes: int) -> list[list[Listed]]:
-    """Neighbours up to the target size; a file alone is not merged."""
-    packed: list[list[Listed]] = []
-    held, size = list[Listed](), 0
+def _pack(
+    files: Sequence[Listed], target_bytes: int, *, sorts: bool = False
+) -> list[tuple[list[Listed], bool]]:
+    """Neighbours up to the target size, and whether they are fewer; a file alone is not merged.
+
+    Fewer where they lie in between each other, or are sorted whole: then all of them are open, or
+    held, at once.
+    """
+    packed: list[tuple[list[Listed], bool]] = []
+    held, size, n_rows, last, mixed = list[Listed](), 0, 0, -1, sorts
     for file in files:
-        if held and size + file.size > target_bytes:
-            packed.append(held)
-            held, size = [], 0
+        first = last + 1 if file.first is None else file.first
+        mixed = mixed or first <= last
+        is_cut = mixed and (len(held) >= MOST_FILES or n_rows + file.n_rows > MOST_ROWS)
+        if held and (is_cut or size + file.size > target_bytes):
+            packed.append((held, is_cut))
+            held, size, n_rows, last, mixed = [], 0, 0, -1, sorts
         held.append(file)
-        size += file.size
-    return [each for each in [*packed, held] if len(each) > 1]
+        size, n_rows = size + file.size, n_rows + file.n_rows
+        last = max(last, -1 if file.last is None else file.last)
+    return [each for each in [*packed, (held, False)] if len(each[0]) > 1]
 
 
 def commit_merged(
@@ -230,29 +284,37 @@ def commit_merged(
         alone: refuse after any commit of others, not only of maintenance.
 
     Raises:
-        CommitError: maintenance of somebody else came in between, or an output is damaged.
+        CommitError: maintenance of somebody else came in between, or an output is damaged. Only
+            then are outputs deleted: what was sent without an answer may arrive later.
+        ObjectStoreError: the store does not answer.
     """
     table = merged[0][0].table
     written = [file for _, file in merged]
     try:
         check_files(uri, written)
-        commit(handle, table, _actions(handle, merged), alone=alone)
-    except (DeltaError, OSError) as error:
-        listed = set(list_files(open_table(uri, table), table)["path"].to_pylist())
-        if all(file.path in listed for file in written):
-            return  # it went through, and the answer was lost
-        _discard(uri, [file for file in written if file.path not in listed])
-        raise CommitError(
-            f"{table}: merged files were not committed ({_first_line(error)}): other maintenance "
-            "of this atlas was faster; nothing changed, run it again"
-        ) from error
     except CommitError:
         _discard(uri, written)
         raise
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]
+    token = secrets.token_hex(8)
+    try:
+        commit(handle, table, _actions(handle, merged), alone=alone, token=token)
+    except CommitFailedError as error:
+        if has_commit(uri, handle, table, token):
+            return  # it went through, and was asked for again as the answer was lost
+        _discard(uri, written)
+        raise CommitError(
+            f"{table}: merged files were not committed ({redact(str(error))}): other maintenance "
+            "of this atlas was faster; nothing changed, run it again"
+        ) from error
+    except (DeltaError, OSError) as error:
+        if has_commit(uri, handle, table, token):
+            return
+        if better := explain_for(error, uri):
+            raise better from None
+        raise CommitError(
+            f"{table}: whether merged files were committed is not known ({redact(str(error))}): "
+            "run it again; what does not count is left to `qkatlas maintain vacuum`"
+        ) from error
 
 
 def _discard(uri: str, files: Sequence[WrittenFile]) -> None:
@@ -264,10 +326,10 @@ def _discard(uri: str, files: Sequence[WrittenFile]) -> None:
 def _actions(
     handle: DeltaTable, merged: Iterable[tuple[Group, WrittenFile]]
 ) -> list[AddAction | RemoveAction]:
-    moment = clock.removal_time(int(handle.history(1)[0].get("timestamp", 0)))
+    moment = removal_moment(handle)
     actions: list[AddAction | RemoveAction] = []
     for group, file in merged:
-        actions.append(replace(add_action(file), data_change=False))
+        actions.append(replace(add_action(file), data_change=False, modification_time=moment))
         actions += [
             RemoveAction(old.path, False, moment, old.size, dict(group.partition))
             for old in group.files
@@ -293,7 +355,7 @@ def _compact_rows(uri: str, done: Compacted, target_bytes: int) -> None:
         merged, broken = _merge_all(uri, groups, handle.version(), 1, Unwatched())
         if broken:
             _discard(uri, [file for _, file in merged])
-            done.failures += [reason for _, reason in broken]
+            done.failures += broken.values()
             return
         try:
             commit_merged(uri, handle, merged, alone=table not in _APPENDED_ONLY)
@@ -318,5 +380,5 @@ def _row_groups(handle: DeltaTable, table: str, target_bytes: int) -> list[Group
     return [
         Group(table, partition, tuple(sorted(packed, key=lambda file: file.path)))
         for partition, small in together.items()
-        for packed in _pack(sorted(small, key=lambda file: file.path), target_bytes)
+        for packed, _ in _pack(sorted(small, key=lambda file: file.path), target_bytes)
     ]

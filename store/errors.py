@@ -89,8 +89,16 @@ class AccessDeniedError(StoreAccessError):
     """An object store knows who asks, or nobody, and does not let them."""
 
 
+class UnsafeStoreError(StoreAccessError):
+    """An object store overwrites what it was told to leave: two writers would undo each other."""
+
+
 class AtlasFormatError(AtlasError, ValueError):
     """An atlas has a newer format, or a table is damaged or not ours."""
+
+
+class OpenFilesError(AtlasError, RuntimeError):
+    """This process has as many files open as it may; what could not be opened is not damaged."""
 
 
 class CommitError(AtlasError, RuntimeError):

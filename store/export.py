@@ -84,7 +84,7 @@ def _batches(opened: OpenMap) -> Iterator[pa.Table]:
     The row groups of a map in many files may be small.
     """
     held: list[pa.RecordBatch] = []
-    with readable("points", opened.data.files, opened.data.filesystem):
+    with readable("points", opened.data.files, opened.data.filesystem, opened.state[0]):
         scan = opened.scan(
             map_points.SCHEMA.names,
             batch_size=BATCH_ROWS,

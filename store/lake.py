@@ -1,4 +1,4 @@
-"""The write side of an atlas: creating tables, and the one routine that makes work visible.
+"""The write side of an atlas: the one routine that makes work visible.
 
 Workers write files and report them; only a run's driver calls this module. A unit of work (a
 shard, a map) becomes visible when its ledger row is committed, after all its files.
@@ -8,7 +8,6 @@ read, so that whatever another writer commits or compacts in between makes the h
 commit carries an app transaction of each of its units, which refuses a stale handle.
 """
 
-import os
 import random
 import secrets
 import time
@@ -18,18 +17,24 @@ from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from store.errors import AtlasFormatError, AtlasNotFoundError, CommitError, StoreAccessError
+from store.creation import create_tables
+from store.errors import (
+    AtlasError,
+    AtlasFormatError,
+    AtlasNotFoundError,
+    CommitError,
+    StoreAccessError,
+)
 from store.files import WrittenFile, add_action, delete_files
+from store.listed import Listed, is_settled, list_owned, owner_in, removals
 from store.object_errors import redact
-from store.object_store import ask_again, explained
 from store.offered import check_files, check_owner, check_rows
 from store.scan import read_files
-from store.schema import FORMAT, FORMAT_PROPERTY, TABLES
-from store.snapshot import open_table, storage_options, table_uri
+from store.schema import TABLES
+from store.snapshot import open_table, table_uri
 
 Row = dict[str, Any]
 
@@ -82,16 +87,17 @@ class Lake:
         """Name an atlas by folder or URI; nothing is read or created yet."""
         self.uri = uri
         self._statuses = {ledger.table: _Statuses(uri, ledger) for ledger in (SHARDS, MAPS)}
+        self._doubtful: set[WrittenFile] = set()
+        """Files of a commit that was given up: it may have gone through all the same."""
 
     def create(self) -> None:
         """Create the tables that are not there; check the format of those that are.
 
         Raises:
             AtlasFormatError: a table is foreign, damaged or of a newer format.
+            UnsafeStoreError: the object store would let two writers undo each other.
         """
-        for name in TABLES:
-            if not _is_there(self.uri, name):
-                ask_again(partial(_create_table, self.uri, name))
+        create_tables(self.uri)
 
     def append(self, table: str, make_rows: Callable[[DeltaTable], list[Row]], app: str) -> int:
         """Append rows that are worked out from the table's newest state, exactly once.
@@ -140,9 +146,9 @@ class Lake:
         once = list({owner_of(ledger, unit.row): unit for unit in reversed(units)}.values())[::-1]
         committed: set[WrittenFile] = set()
         for table in ledger.data_tables:
-            committed |= _retry(partial(self._commit_files, ledger, table, once), table)
+            committed |= self._commit_files(ledger, table, once)
         written = self._commit_rows(ledger, once)
-        self._delete_unlisted([file for file in files if file not in committed])
+        self._delete_unlisted(ledger, [file for file in files if file not in committed])
         return written
 
     def commit_rows(self, ledger: Ledger, rows: Iterable[Row]) -> list[Unit]:
@@ -160,24 +166,36 @@ class Lake:
         own = [unit for unit in units if any(file.table == table for file in unit.files)]
         if not own:
             return set()
-        handle = open_table(self.uri, table)  # before the ledger: see above
-        waiting = self._unsettled(ledger, own, open_table(self.uri, ledger.table))
-        listed = _listed_owners(handle)
-        todo = {
-            owner: [file for file in unit.files if file.table == table]
-            for unit in waiting
-            if (owner := owner_of(ledger, unit.row)) not in listed
-        }
-        files = [file for unit_files in todo.values() for file in unit_files]
-        if files:
-            handle.create_write_transaction(
-                [add_action(file) for file in files],
-                mode="append",
-                schema=handle.schema(),
-                partition_by=list(TABLES[table].partitions),
-                commit_properties=_transactions(handle, todo),
-            )
-        return set(files)
+        token = secrets.token_hex(8)
+        tried: set[WrittenFile] = set()
+        before: int | None = None
+
+        def attempt() -> set[WrittenFile]:
+            nonlocal before
+            handle = open_table(self.uri, table)  # before the ledger: see above
+            if before is not None and _has_commit(handle, before, token):
+                return tried
+            before = handle.version() if before is None else before
+            waiting = self._unsettled(ledger, own, open_table(self.uri, ledger.table))
+            todo, left = _sort_files(ledger, handle, table, waiting)
+            files = [file for unit_files in todo.values() for file in unit_files]
+            tried.clear()
+            tried.update(files)
+            if files:
+                handle.create_write_transaction(
+                    [*removals(handle, left), *(add_action(file) for file in files)],
+                    mode="append",
+                    schema=handle.schema(),
+                    partition_by=list(TABLES[table].partitions),
+                    commit_properties=_transactions(handle, todo, token),
+                )
+            return tried
+
+        try:
+            return _retry(attempt, table)
+        except AtlasError:
+            self._doubtful |= tried
+            raise
 
     def _commit_rows(self, ledger: Ledger, units: list[Unit]) -> list[Unit]:
         todo: list[Unit] = []
@@ -204,13 +222,26 @@ class Lake:
                 waiting.append(unit)
         return waiting
 
-    def _delete_unlisted(self, files: Sequence[WrittenFile]) -> None:
-        """Delete those files that freshly loaded tables do not list."""
+    def _delete_unlisted(self, ledger: Ledger, files: Sequence[WrittenFile]) -> None:
+        """Delete those files that freshly loaded tables do not list.
+
+        A file whose commit was given up may have been listed and merged since, and readers of an
+        older version still read it: once its unit is finished it is left to `vacuum`.
+        """
+        if not files:
+            return
+        newest: dict[str, str] = {}
+        if self._doubtful.intersection(files):
+            newest = self._statuses[ledger.table].read(open_table(self.uri, ledger.table))
         for table in sorted({file.table for file in files}):
             actions = open_table(self.uri, table).get_add_actions(flatten=True)
-            listed = set(pa.table(actions)["path"].to_pylist())
+            kept = set(pa.table(actions)["path"].to_pylist())
+            for file in files:
+                if file in self._doubtful and newest.get(owner_in(file.path)) in ledger.final:
+                    kept.add(file.path)
             own = [file for file in files if file.table == table]
-            delete_files(self.uri, [file for file in own if file.path not in listed])
+            delete_files(self.uri, [file for file in own if file.path not in kept])
+        self._doubtful.difference_update(files)
 
 
 class _Statuses:
@@ -242,41 +273,6 @@ class _Statuses:
         return {owner: status for owner, (_, status) in self._newest.items()}
 
 
-def _is_there(uri: str, table: str) -> bool:
-    """Whether a table exists; a foreign or damaged one is refused."""
-    try:
-        open_table(uri, table)
-    except AtlasNotFoundError:
-        return False
-    except AtlasFormatError:
-        open_table(uri, table)  # another process may have created it between two looks
-    return True
-
-
-def _create_table(uri: str, name: str) -> None:
-    """Create an empty table, unless another process does at the same moment."""
-    table, where = TABLES[name], table_uri(uri, name)
-    if "://" not in where:
-        os.makedirs(where, exist_ok=True)
-    try:
-        with explained(where):
-            DeltaTable.create(
-                where,
-                schema=Schema.from_arrow(table.schema.remove_metadata()),
-                mode="ignore",
-                partition_by=list(table.partitions) or None,
-                name=table.name,
-                description=table.about,
-                configuration={FORMAT_PROPERTY: str(FORMAT)},
-                storage_options=storage_options(uri),
-                raise_if_key_not_exists=False,
-            )
-    except DeltaError:
-        if not DeltaTable.is_deltatable(where, storage_options(uri)):
-            raise
-    open_table(uri, name)
-
-
 def owner_of(ledger: Ledger, row: Mapping[str, Any]) -> str:
     """The owner's part of a file name, such as `s-4f2a` or `m-81cc-0`."""
     return "-".join([ledger.prefix, *(str(row[key]) for key in ledger.keys)])
@@ -302,11 +298,21 @@ def _check_units(ledger: Ledger, units: Sequence[Unit]) -> None:
             offered.add((file.table, file.path))
 
 
-def _listed_owners(handle: DeltaTable) -> set[str]:
-    """Owners of the files that a handle lists."""
-    paths = pa.table(handle.get_add_actions(flatten=True))["path"]
-    owners = pc.extract_regex(paths, r"(?:^|/)(?P<owner>s-[a-z0-9]+|m-[a-z0-9]+-\d+)-[^/]*$")
-    return set(pc.unique(pc.struct_field(owners, "owner")).to_pylist()) - {None}
+def _sort_files(
+    ledger: Ledger, handle: DeltaTable, table: str, units: Iterable[Unit]
+) -> tuple[dict[str, list[WrittenFile]], dict[str, list[Listed]]]:
+    """By owner: files of a table that are to be committed, and those to be removed for them."""
+    offered = {
+        owner_of(ledger, unit.row): [file for file in unit.files if file.table == table]
+        for unit in units
+    }
+    listed = list_owned(handle, table, offered)
+    todo = {
+        owner: files
+        for owner, files in offered.items()
+        if not is_settled(listed.get(owner, ()), files)
+    }
+    return todo, {owner: listed[owner] for owner in todo if owner in listed}
 
 
 def _transactions(

@@ -4,9 +4,26 @@ Apart from `check_logs`, which names every damaged file: here one is enough, and
 """
 
 import os
-from pathlib import Path
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pyarrow.fs as pafs
+from deltalake import DeltaTable
 
 from store.errors import AtlasFormatError
+from store.files import filesystem, join
+from store.object_store import is_remote
+
+_LOG = "_delta_log"
+_ENTRY = re.compile(r"(\d{20})\.json")
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\b.*\.parquet")
+
+_FEW = 16
+"""Entries that an object store is asked for one by one; of more it lists the folder."""
+
+_seen: dict[tuple[str, str], int] = {}
+"""Version up to which the entries of a table on an object store were found to have content."""
 
 
 def name_damage(uri: str, table: str) -> str:
@@ -18,19 +35,53 @@ def name_damage(uri: str, table: str) -> str:
     return ""
 
 
-def refuse_empty_entry(folder: Path, version: int) -> None:
-    """Refuse a table on a local disk whose newest entry has no content.
+def refuse_empty_entries(table: DeltaTable, where: str) -> None:
+    """Refuse a table of whose entries above the last checkpoint one has no content.
 
-    A disk that lost power leaves such files. delta-rs reads them as a commit of nothing, so that
-    what it added would be gone without a word and the next commit would seal that.
+    A disk that lost power leaves such files. delta-rs reads them as commits of nothing, so that
+    what they added would be gone without a word and the next commit would seal that.
+
+    Args:
+        table: as it was loaded.
+        where: its folder or URI.
 
     Raises:
-        AtlasFormatError: the entry is empty.
+        AtlasFormatError: an entry is empty.
+        OSError: the log cannot be listed.
     """
-    entry = folder / "_delta_log" / f"{version:020}.json"
-    if entry.exists() and os.path.getsize(entry) == 0:
-        raise AtlasFormatError(
-            f"the Delta log of {folder} is damaged ({entry} is empty, expected the commit of "
-            f"version {version}): restore it from a copy, or build the atlas anew in an empty "
-            "folder"
-        )
+    version = table.version()
+    key = (where, str(table.metadata().id))
+    start = _seen.get(key, -1) if is_remote(where) else -1
+    sizes = dict(_list_sizes(where, start, version))
+    checkpoints = [int(found[1]) for name in sizes if (found := _CHECKPOINT.fullmatch(name))]
+    begin = max((number for number in checkpoints if number <= version), default=-1)
+    for name, size in sorted(sizes.items()):
+        found = _ENTRY.fullmatch(name)
+        if found and size == 0 and begin < int(found[1]) <= version:
+            entry = join(where, _LOG, name)
+            raise AtlasFormatError(
+                f"the Delta log of {where} is damaged ({entry} is empty, expected the commit of "
+                f"version {int(found[1])}): restore it from a copy, or build the atlas anew in an "
+                "empty folder"
+            )
+    if is_remote(where):
+        _seen[key] = version
+
+
+def _list_sizes(where: str, start: int, version: int) -> Iterator[tuple[str, int]]:
+    """Names and bytes of the files of a log, those of entries up to `start` left out at will."""
+    if not is_remote(where):
+        with os.scandir(join(where, _LOG)) as files:
+            for file in files:
+                with suppress(FileNotFoundError):  # others tidy the log, or commit
+                    yield file.name, file.stat().st_size
+        return
+    system, root = filesystem(where)
+    folder = join(root, _LOG)
+    wanted: object = pafs.FileSelector(folder)
+    if start >= 0 and version - start <= _FEW:
+        numbers = range(start + 1, version + 1)
+        wanted = [join(folder, f"{number:020}.json") for number in numbers]
+    for info in system.get_file_info(wanted) if wanted else ():
+        if info.type == pafs.FileType.File:
+            yield info.base_name, info.size

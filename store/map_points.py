@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 
 from store.byte_cache import CACHE
 from store.errors import NotInAtlasError
+from store.object_store import ask_again
 from store.opened import OpenAtlas
 from store.scan import dataset, readable
 from store.schema import TABLES
@@ -131,9 +132,12 @@ def read_rows(
 
 def _scan(opened: OpenMap, columns: list[str], below: int | None = None) -> pa.Table:
     """Points in the order of the files, with the types of the schema and no metadata."""
-    with readable("points", opened.data.files, opened.data.filesystem):
-        found = opened.scan(columns, below).to_table()
-    return found.cast(pa.schema([SCHEMA.field(name) for name in columns]))
+
+    def scan() -> pa.Table:
+        with readable("points", opened.data.files, opened.data.filesystem, opened.state[0]):
+            return opened.scan(columns, below).to_table()
+
+    return ask_again(scan).cast(pa.schema([SCHEMA.field(name) for name in columns]))
 
 
 def _in_order(points: pa.Table) -> pa.Table:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from store.byte_cache import CACHE
 from store.errors import NotInAtlasError, QueryError
 from store.map_points import map_files, open_map
+from store.object_store import ask_again
 from store.opened import OpenAtlas
 from store.sample_tokens import add_tokens
 from store.scan import dataset, readable
@@ -187,8 +188,12 @@ def _read_fit(snapshot: Snapshot, row: dict[str, Any], dims: int, n: int) -> Fit
     files, is_shared = map_files(snapshot, row, part=0)
     only = (ds.field("map_id") == row["map_id"]) & (ds.field("part") == 0)
     columns = ["kind", "sequence_id", "position", *"xyz"[:dims]]
-    with readable("points", files["path"].to_pylist()):
-        points = dataset("points", files).to_table(columns, filter=only if is_shared else None)
+
+    def read() -> pa.Table:
+        with readable("points", files["path"].to_pylist()):
+            return dataset("points", files).to_table(columns, filter=only if is_shared else None)
+
+    points = ask_again(read)
     hashes = _hash_places(points)
     rows = np.arange(len(hashes))
     if n < len(hashes):

@@ -8,17 +8,21 @@ as those of capture do, and every page of the inputs is checked as it is read.
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
 from store.encoding import open_writer, rows_per_group
 from store.errors import AtlasFormatError
 from store.files import WrittenFile, filesystem, join, partition_folder
+from store.object_store import explained
+from store.outgoing import write_whole
 from store.scan import readable
 from store.schema import TABLES
 from store.vectors import Ints
@@ -55,6 +59,8 @@ class Group:
     files: tuple[Listed, ...]
     map_id: str = ""
     """Of points: the map whose parts they are."""
+    is_cut: bool = False
+    """More of the same would have fitted: its output is to be merged on."""
 
     @property
     def size(self) -> int:
@@ -77,40 +83,69 @@ def merge(uri: str, group: Group, number: int) -> WrittenFile:
 
     Raises:
         AtlasFormatError: a file is missing or damaged, or holds other rows than the log says.
+        OSError: the output cannot be written; the error names it.
     """
     system, root = filesystem(uri)
     owner = f"{group.map_id}-" if group.map_id else ""
     name = f"c-{number}-{owner}{secrets.token_hex(8)}.parquet"
     path = partition_folder(group.partition) + name
-    target = join(root, group.table, path)
-    system.create_dir(target.rpartition("/")[0], recursive=True)
     n_rows, first, last = 0, None, None
-    with readable(group.table), system.open_output_stream(target) as stream:
+
+    def write(stream: Any) -> None:
+        nonlocal n_rows, first, last
+        paths = [join(root, group.table, file.path) for file in group.files]
         with open_writer(group.table, stream) as writer:
-            for rows in row_groups(group, system, root):
+            for rows in _readable(uri, group, paths, system):
                 writer.write_table(rows, row_group_size=len(rows))
                 n_rows += len(rows)
                 if group.files[0].first is not None:
                     first = rows["sequence_id"][0].as_py() if first is None else first
                     last = rows["sequence_id"][-1].as_py()
-        size = stream.tell()
-    if n_rows != group.n_rows:
-        raise AtlasFormatError(
-            f"{group.table}: {n_rows} rows in {len(group.files)} files from {group.files[0].path} "
-            f"on, the log says {group.n_rows}: `qkatlas maintain check` names the file"
-        )
+        _check_rows(group, n_rows)
+
+    size = write_whole(uri, f"{group.table}/{path}", write)
     return WrittenFile(group.table, path, group.partition, n_rows, size, first, last)
 
 
-def row_groups(group: Group, system: pafs.FileSystem, root: str) -> Iterator[pa.Table]:
-    """The rows of a group's files as the row groups of one file.
+def find_damaged(uri: str, group: Group) -> dict[str, str]:
+    """Those files of a group that cannot be merged, by path, and why.
 
     Args:
-        group: what to read.
-        system: that holds the files.
-        root: path of the atlas in it.
+        uri: of the atlas.
+        group: that could not be merged.
     """
-    paths = [join(root, group.table, file.path) for file in group.files]
+    system, root = filesystem(uri)
+    found = {}
+    for file in group.files:
+        alone = replace(group, files=(file,))
+        try:
+            rows = _readable(uri, alone, [join(root, group.table, file.path)], system)
+            _check_rows(alone, sum(len(piece) for piece in rows))
+        except AtlasFormatError as error:
+            found[file.path] = str(error)
+    return found
+
+
+def _check_rows(group: Group, n_rows: int) -> None:
+    """Refuse files that hold other rows than the log says."""
+    if n_rows != group.n_rows:
+        raise AtlasFormatError(
+            f"{group.table}: {n_rows} rows in {len(group.files)} files from "
+            f"{group.files[0].path} on, the log says {group.n_rows}: `qkatlas maintain check` "
+            "names the file"
+        )
+
+
+def _readable(
+    uri: str, group: Group, paths: Sequence[str], system: pafs.FileSystem
+) -> Iterator[pa.Table]:
+    """The rows of a group's files as row groups; trouble with reading, and no other, is named."""
+    with readable(group.table, paths, system), explained(uri):
+        yield from _row_groups(group, paths, system)
+
+
+def _row_groups(group: Group, paths: Sequence[str], system: pafs.FileSystem) -> Iterator[pa.Table]:
+    """The rows of a group's files as the row groups of one file."""
     schema = TABLES[group.table].file_schema.remove_metadata()
     if "sequence_id" not in schema.names:
         yield from _cut(_scan(paths, system, schema), group.table, by_sequence=False)
@@ -129,7 +164,31 @@ def row_groups(group: Group, system: pafs.FileSystem, root: str) -> Iterator[pa.
 def _scan(
     paths: Sequence[str], system: pafs.FileSystem, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of files, one behind the other; a few files are read ahead."""
+    """The rows of files, one behind the other."""
+    if isinstance(system, pafs.LocalFileSystem):
+        for path in paths:
+            yield from _read(path, system, schema)
+    else:
+        yield from _scan_ahead(paths, system, schema)
+
+
+def _read(path: str, system: pafs.FileSystem, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of one file on a disk: half the work of a scan, which a small file is mostly."""
+    with (
+        system.open_input_file(path) as source,
+        pq.ParquetFile(source, page_checksum_verification=True) as content,
+    ):
+        for number in range(content.num_row_groups):
+            rows = content.read_row_group(number, columns=schema.names, use_threads=False)
+            if (rows.schema.names, rows.schema.types) != (schema.names, schema.types):
+                raise ValueError(f"{path}: columns {rows.schema.names}, expected {schema.names}")
+            yield from pa.table(rows.columns, schema=schema).to_batches()
+
+
+def _scan_ahead(
+    paths: Sequence[str], system: pafs.FileSystem, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """The rows of files on an object store, of which a few are read ahead."""
     fragments = [_PARQUET.make_fragment(path, system) for path in paths]
     data = ds.FileSystemDataset(fragments, schema, _PARQUET, system)
     scanner = ds.Scanner.from_dataset(
@@ -153,19 +212,29 @@ def _runs(
     )
     if apart:
         return None
+    sequences = [_sequences(path, system) for path in paths]
+    ids = np.concatenate([own for own, _ in sequences])
+    order = np.argsort(ids, kind="stable")
+    numbers = np.repeat(np.arange(len(sequences)), [len(own) for own, _ in sequences])[order]
+    lengths = np.concatenate([own for _, own in sequences])[order]
+    starts = np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1]])
+    lengths = np.add.reduceat(lengths, starts)
+    return list(zip(numbers[starts].tolist(), lengths.tolist(), strict=True))
+
+
+def _sequences(path: str, system: pafs.FileSystem) -> tuple[Ints, Ints]:
+    """The sequences of a file in its order, and their rows; one may be there in two pieces.
+
+    A number a sequence and not one a row: of tokens there may be fifty million.
+    """
     schema = pa.schema([("sequence_id", pa.int64())])
-    ids = [_ids(path, system, schema) for path in paths]
-    numbers = np.repeat(np.arange(len(ids)), [len(own) for own in ids])
-    order = numbers[np.argsort(np.concatenate(ids), kind="stable")]
-    starts = np.flatnonzero(np.r_[True, order[1:] != order[:-1]])
-    lengths = np.diff(np.r_[starts, len(order)])
-    return list(zip(order[starts].tolist(), lengths.tolist(), strict=True))
-
-
-def _ids(path: str, system: pafs.FileSystem, schema: pa.Schema) -> Ints:
-    rows = pa.Table.from_batches(_scan([path], system, schema), schema)
-    ids: Ints = rows["sequence_id"].to_numpy()
-    return ids
+    found, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for batch in _scan([path], system, schema):
+        ids = batch["sequence_id"].to_numpy()
+        starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])[: len(ids)]
+        found.append(ids[starts])
+        rows.append(np.diff(np.r_[starts, len(ids)]))
+    return np.concatenate(found), np.concatenate(rows)
 
 
 def _take(

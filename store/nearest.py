@@ -4,6 +4,8 @@ Exact: every vector of the head is read and scored, a batch at a time, so memory
 however large the head is. Tokens are looked up for the winners alone.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +13,7 @@ import pyarrow.dataset as ds
 
 from store.attention import Doubles, HeadFacts, cap
 from store.errors import LimitError, NotInAtlasError, QueryError
+from store.object_store import ask_again
 from store.opened import OpenAtlas
 from store.scan import dataset, read_sequences, readable, to_matrix
 from store.sequences import no_sequence
@@ -145,23 +148,33 @@ def _best(table: str, files: pa.Table, vector: Doubles, facts: HeadFacts, k: int
     columns = ["sequence_id", "position", *(["value_norm"] if table == "keys" else [])]
     data = dataset(table, files)
     fields = [data.schema.field(name) for name in columns]
-    best = pa.schema([*fields[:2], ("score", pa.float64()), *fields[2:]]).empty_table()
+    empty = pa.schema([*fields[:2], ("score", pa.float64()), *fields[2:]]).empty_table()
+
+    def scan() -> pa.Table:
+        best = empty
+        with readable(table, files["path"].to_pylist()):
+            for rows in _batches(data, [*columns, "vector"]):
+                scores = _scores(rows["vector"], vector, facts)
+                worst = best["score"][-1].as_py() if len(best) == k else -np.inf
+                keep = pa.array(np.flatnonzero(scores >= worst))
+                found = rows.select(columns).add_column(2, "score", pa.array(scores)).take(keep)
+                best = pa.concat_tables([best, found.cast(best.schema)]).sort_by(BEST_FIRST)[:k]
+        return best
+
+    return ask_again(scan)
+
+
+def _batches(data: ds.FileSystemDataset, columns: list[str]) -> Iterator[pa.Table]:
+    """A head, some rows at a time."""
     batches = data.to_batches(
-        columns=[*columns, "vector"],
+        columns=columns,
         batch_size=BATCH_ROWS,
         batch_readahead=4,
         fragment_readahead=1,
         fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True),
     )
-    with readable(table, files["path"].to_pylist()):
-        for batch in batches:
-            rows = pa.table(batch)
-            scores = _scores(rows["vector"], vector, facts)
-            worst = best["score"][-1].as_py() if len(best) == k else -np.inf
-            keep = pa.array(np.flatnonzero(scores >= worst))
-            found = rows.select(columns).add_column(2, "score", pa.array(scores)).take(keep)
-            best = pa.concat_tables([best, found.cast(best.schema)]).sort_by(BEST_FIRST)[:k]
-    return best
+    for batch in batches:
+        yield pa.table(batch)
 
 
 def _scores(vectors: pa.ChunkedArray, vector: Doubles, facts: HeadFacts) -> Doubles:

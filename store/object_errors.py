@@ -8,6 +8,7 @@ and never shown whole.
 import os
 import re
 from typing import Literal
+from urllib.parse import quote
 
 from store.errors import AccessDeniedError, AtlasError, ObjectStoreError, StoreAccessError
 
@@ -98,12 +99,20 @@ _CODE = re.compile(
 _SHOWN = (
     (re.compile(r"\x1b\[[0-9;]*m|\u21b3"), ""),
     (re.compile(r"<\?xml.*", re.DOTALL), ""),
-    (re.compile(r"(://)[^/\s@]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(://)[^/\s]+@"), rf"\1{HIDDEN}@"),  # a password may hold an @ itself
+    (
+        re.compile(
+            r"(?i)(<[\w-]*(?:access_?key|secret|token|signature|stringtosign|canonicalrequest|"
+            r"credential|passw)[\w-]*>)[^<]*"
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(r"(?i)((?:bearer|basic)\s+)[\w.~+/=-]{8,}"), rf"\1{HIDDEN}"),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}"), HIDDEN),
     (
         re.compile(
             r"(?i)((?:x-amz-[\w-]+|awsaccesskeyid|sig(?:nature)?|credential|\w*secret\w*|"
-            r"\w*token|\w*access_?key\w*|account_?key)[\"']?\s*[=:]\s*[\"']?)[^&\s,;\"']+"
+            r"\w*passw(?:or)?d|\w*token|\w*access_?key\w*|account_?key)[\"']?\s*[=:]\s*[\"']?)[^&\s,;\"']+"
         ),
         rf"\1{HIDDEN}",
     ),
@@ -113,18 +122,18 @@ _SHOWN = (
 _LONGEST = 300
 
 
-def redact(text: str) -> str:
+def redact(text: str, longest: int = _LONGEST) -> str:
     """A text as one line in which nothing is left that opens an object store."""
     for name in SECRETS:
         if value := os.environ.get(name):
-            text = text.replace(value, HIDDEN)
+            text = text.replace(value, HIDDEN).replace(quote(value, safe=""), HIDDEN)
     code = _CODE.search(text)
     for pattern, put in _SHOWN:
         text = pattern.sub(put, text)
     text = text.strip()
     if code and code["xml"] and code["xml"] not in text:
         text = f"{text} {code['xml']}"
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def trouble_of(error: BaseException) -> Trouble | None:

@@ -11,11 +11,12 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any, TypeVar
+from functools import lru_cache, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+from deltalake.fs import DeltaStorageHandler
 
 from store.aborted_uploads import AbortedUpload as AbortedUpload
 from store.aborted_uploads import abort_uploads as abort_uploads
@@ -59,6 +60,7 @@ _SIGNED = re.compile(r"(?i)[?&](x-amz-|sig=|signature=|access_key=|secret_key=|s
 
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
 
 class Bucket(pafs.S3FileSystem):  # type: ignore[misc]
@@ -66,6 +68,12 @@ class Bucket(pafs.S3FileSystem):  # type: ignore[misc]
 
     def create_dir(self, path: str, *, recursive: bool = True) -> None:
         """Nothing: a key's folders are part of its name."""
+
+    def delete_file(self, path: str) -> None:
+        """Delete an object through delta-rs; pyarrow would put an empty one for its folder."""
+        bucket, _, key = path.partition("/")
+        root = f"s3://{bucket}"
+        DeltaStorageHandler(root, storage_options(root)).delete_file(key)
 
 
 def is_remote(uri: str) -> bool:
@@ -147,9 +155,12 @@ def check_no_credentials(uri: str) -> None:
     is_account = scheme.lower() in ("abfs", "abfss", "wasb", "wasbs") and ":" not in authority
     if ("@" in authority and not is_account) or _SIGNED.search(rest):
         place = f"{scheme}://{authority.rpartition('@')[2].partition('?')[0]}"
+        advice = "download the file first, or name one that needs none"
+        if is_s3(uri):
+            advice = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         raise ConfigError(
             f"the URI of {place} holds credentials, which would be written into the atlas: take "
-            "them out and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            f"them out and {advice}"
         )
 
 
@@ -291,6 +302,34 @@ def explained(uri: str) -> Iterator[None]:
         if better := explain_for(error, uri):
             raise better from None
         raise
+
+
+def explains(
+    work: Callable[Concatenate[str, Arguments], Result],
+) -> Callable[Concatenate[str, Arguments], Result]:
+    """Give a function whose first argument is an atlas's URI the words of `explained`."""
+
+    @wraps(work)
+    def told(uri: str, /, *args: Arguments.args, **options: Arguments.kwargs) -> Result:
+        with explained(uri):
+            return work(uri, *args, **options)
+
+    return told
+
+
+def asked_again(uri: str, read: Callable[[], Result]) -> Result:
+    """What a read of an atlas gives, asked again and explained.
+
+    Raises:
+        StoreAccessError: credentials, region or bucket are wrong.
+        ObjectStoreError: the store does not answer.
+    """
+
+    def once() -> Result:
+        with explained(uri):
+            return read()
+
+    return ask_again(once)
 
 
 def explain_for(error: BaseException, uri: str) -> AtlasError | None:

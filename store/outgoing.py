@@ -6,22 +6,40 @@ half a file would lie there. A file for a store therefore waits on this machine'
 has no name and is gone with its process, and leaves it in parts, a few files at a time.
 """
 
+import os
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from store.errors import ObjectStoreError
-from store.object_store import explained
+from store.errors import AtlasError, ObjectStoreError
+from store.files import join
+from store.object_store import explained, filesystem
 
 PIECE = 8 << 20
 """Bytes read at once from a file that waits."""
 
 _PAUSES_S = (1.0, 4.0)
 """Between sendings of a whole file; each of its requests has been tried again before."""
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Give trouble of the operating system the name of its file, which pyarrow leaves out.
+
+    Args:
+        path: of what is written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None or isinstance(error, AtlasError):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), path) from error
 
 
 class OutgoingFile:
@@ -39,13 +57,16 @@ class OutgoingFile:
         self._waiting: IO[bytes] | None = None
         self.is_visible = isinstance(where, pafs.LocalFileSystem)
         """Whether something may lie under its name."""
+        self.place = path if self.is_visible else f"{tempfile.gettempdir()} (TMPDIR)"
+        """What runs full where there is no room."""
         self.stream: Any
-        if self.is_visible:
-            where.create_dir(path.rpartition("/")[0], recursive=True)
-            self.stream = where.open_output_stream(path)
-        else:
-            self._waiting = tempfile.TemporaryFile(prefix="qkatlas-")  # noqa: SIM115
-            self.stream = pa.PythonFile(self._waiting, mode="w")
+        with naming(self.place):
+            if self.is_visible:
+                where.create_dir(path.rpartition("/")[0], recursive=True)
+                self.stream = where.open_output_stream(path)
+            else:
+                self._waiting = tempfile.TemporaryFile(prefix="qkatlas-")  # noqa: SIM115
+                self.stream = pa.PythonFile(self._waiting, mode="w")
 
     def finish(self) -> int:
         """Make the file whole where it belongs; gives its bytes.
@@ -53,10 +74,11 @@ class OutgoingFile:
         Raises:
             StoreAccessError, ObjectStoreError: the store refuses it, or does not answer.
         """
-        size = int(self.stream.tell())
-        if self._waiting is not None:
-            self._send(self._waiting)
-        self.stream.close()
+        with naming(self.place):
+            size = int(self.stream.tell())
+            if self._waiting is not None:
+                self._send(self._waiting)
+            self.stream.close()
         return size
 
     def discard(self) -> None:
@@ -80,3 +102,30 @@ class OutgoingFile:
         with explained(self._uri), self._where.open_output_stream(self._path) as stream:
             while piece := waiting.read(PIECE):
                 stream.write(piece)
+
+
+def write_whole(uri: str, path: str, write: Callable[[Any], object]) -> int:
+    """Write a file that is there whole or not at all; gives its bytes.
+
+    Args:
+        uri: of the atlas.
+        path: below it.
+        write: is given the stream to write to.
+
+    Raises:
+        OSError: it cannot be written; the error names the file.
+        StoreAccessError, ObjectStoreError: the store refuses it, or does not answer.
+    """
+    where, root = filesystem(uri)
+    target = join(root, path)
+    file = OutgoingFile(where, target, uri)
+    try:
+        with naming(file.place):
+            write(file.stream)
+        return file.finish()
+    except BaseException:
+        file.discard()
+        if file.is_visible:
+            with suppress(OSError):
+                where.delete_file(target)
+        raise

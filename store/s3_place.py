@@ -64,8 +64,16 @@ class Place:
 
 
 def public_environment() -> dict[str, str]:
-    """Those variables of this process that name its object store and are no secret."""
-    return {name: os.environ[name] for name in PUBLIC if os.environ.get(name)}
+    """Those variables of this process that name its object store and are no secret.
+
+    An endpoint that holds credentials, or is no address, is left out; `find_place` refuses it.
+    """
+    found = {name: os.environ[name] for name in PUBLIC if os.environ.get(name)}
+    return {
+        name: value
+        for name, value in found.items()
+        if "ENDPOINT" not in name or _ENDPOINT.fullmatch(value)
+    }
 
 
 def find_place() -> Place:

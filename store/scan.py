@@ -6,6 +6,7 @@ Apart from `snapshot`, which says what the files are, so that bytes are read in 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EMFILE
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from store.errors import AtlasError, AtlasFormatError
+from store.errors import AtlasError, AtlasFormatError, OpenFilesError
 from store.object_errors import redact
 from store.object_store import ask_again, explain_for, filesystem
 from store.schema import TABLES
@@ -27,10 +28,16 @@ REPEATED = {"maps": frozenset({"parameters", "joint"})}
 
 TEXTS = pa.dictionary(pa.int32(), pa.string())
 
+SEARCHED_FILES, SEARCHED_BYTES = 64, 256 << 20
+"""Of these, the damaged file is looked for."""
+
 
 @contextmanager
 def readable(
-    table: str, paths: Iterable[str] = (), system: pafs.FileSystem | None = None
+    table: str,
+    paths: Iterable[str] = (),
+    system: pafs.FileSystem | None = None,
+    uri: str = "",
 ) -> Iterator[None]:
     """Turn trouble with a Parquet file into a message that names the file.
 
@@ -38,9 +45,12 @@ def readable(
         table: name of the table.
         paths: of the files that are read, as the file system knows them.
         system: that knows them; None for the one that holds the table.
+        uri: of the atlas; needed where the paths are none.
 
     Raises:
         AtlasFormatError: a file is missing or damaged.
+        OpenFilesError: too many files are open.
+        StoreAccessError, ObjectStoreError: the store refuses it, or does not answer.
     """
     try:
         yield
@@ -48,33 +58,53 @@ def readable(
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
         paths = list(paths)
-        if better := explain_for(error, paths[0] if paths else ""):
+        better = explain_for(error, uri or (paths[0] if paths else "")) or refuse_more_open(error)
+        if better:
             raise better from None
         only = paths[0] if len(paths) == 1 else ""
-        path, reason = _find_damaged(table, paths, system) or (only, error)
+        path, reason = _find_damaged(table, paths, system, uri) or (only, error)
         short = redact(str(reason).partition("\n")[0])
         named = "" if not path or path in short else f"{path}: "
+        search = "" if path else "`qkatlas maintain check` names it; "
         raise AtlasFormatError(
-            f"a file of the table {table} cannot be read ({named}{short}): "
+            f"a file of the table {table} cannot be read ({named}{short}): {search}"
             "restore it from a copy, or drop what it holds and run again"
         ) from error
 
 
+def refuse_more_open(error: BaseException) -> OpenFilesError | None:
+    """The error for trouble that comes of too many open files; None for any other."""
+    if getattr(error, "errno", None) != EMFILE and f"(os error {EMFILE})" not in str(error):
+        return None
+    return OpenFilesError(
+        f"this process may open no more files ({redact(str(error))}): raise its limit, such as by "
+        "`ulimit -n 4096`, or use fewer `--threads`, and run the same command again"
+    )
+
+
 def _find_damaged(
-    table: str, paths: Sequence[str], system: pafs.FileSystem | None
+    table: str, paths: Sequence[str], system: pafs.FileSystem | None, uri: str
 ) -> tuple[str, Exception] | None:
-    """The first file that cannot be read whole, and why; Arrow's own errors seldom name it."""
-    root = ""
+    """The first file that cannot be read whole, and why; Arrow's own errors seldom name it.
+
+    Looks through so many files and bytes, as somebody waits for the answer.
+    """
+    root, n_bytes = "", 0
     if system is None:
         system, root = file_system(table, paths[0] if paths else "")
-    for path in paths:
+    for path in paths[:SEARCHED_FILES]:
         try:
             source = system.open_input_file(path.removeprefix(root))
+            n_bytes += source.size()
             with pq.ParquetFile(source, page_checksum_verification=True) as file:
                 for _ in file.iter_batches():
                     pass
         except (OSError, ValueError, pa.ArrowException) as error:
+            if better := explain_for(error, uri or path):
+                raise better from None
             return path, error
+        if n_bytes > SEARCHED_BYTES:
+            break
     return None
 
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-FORMAT = 1
-"""Version of the tables, written to each as the property `qkatlas.format`."""
+FORMAT = 2
+"""Version of the tables, written to each as the property `qkatlas.format`.
+
+In format 1 no table has merged files (`c-<n>-…`), which a program of that time would show for ever.
+"""
 
 FORMAT_PROPERTY = "qkatlas.format"
 

@@ -11,26 +11,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 import xxhash
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from store.errors import AtlasError, AtlasFormatError, AtlasNotFoundError, ConfigError
-from store.log_trouble import name_damage, refuse_empty_entry
+from store.log_trouble import name_damage, refuse_empty_entries
 from store.object_errors import redact
-from store.object_store import ask_again, explain_for
+from store.object_store import ask_again, explain_for, explained, filesystem
 from store.object_store import storage_options as storage_options
-from store.scan import REPEATED, read_files
+from store.scan import REPEATED, read_files, refuse_more_open
 from store.schema import FORMAT, FORMAT_PROPERTY, TABLES
+from store.visibility import Coverage, decode_paths, newest_compaction, read_coverage, visible
 from store.visibility import FileName as FileName
-from store.visibility import decode_paths, newest_compaction, visible
 from store.visibility import parse_file_name as parse_file_name
 
 LEDGERS = ("shards", "maps")
@@ -56,6 +57,8 @@ GATED_BY = {
     "points": "maps",
 }
 """Tables whose files count or not, and the ledger that says so."""
+
+Made = TypeVar("Made")
 
 _LOOKS = 20
 _OPENERS = 4
@@ -101,14 +104,13 @@ def _open_once(uri: str, name: str) -> DeltaTable:
         table = DeltaTable(where, storage_options=storage_options(uri))
         _check_format(table, where)
         _check_columns(table, name, where)
-        if folder := local_path(where):
-            refuse_empty_entry(folder, table.version())
+        refuse_empty_entries(table, where)
     except TableNotFoundError as error:
         raise _missing_table(uri, where) from error
     except AtlasError:
         raise
     except (DeltaError, OSError) as error:
-        if better := explain_for(error, where):
+        if better := explain_for(error, where) or refuse_more_open(error):
             raise better from None
         raise AtlasFormatError(
             f"the Delta log of {where} is damaged ({name_damage(uri, name)}{redact(str(error))}): "
@@ -149,6 +151,24 @@ def _check_format(table: DeltaTable, where: str) -> None:
         )
 
 
+def raise_format(table: DeltaTable) -> bool:
+    """Make a table of an older format one of this program's, which older programs refuse.
+
+    Args:
+        table: a handle of it, of no use to commit with once this was done.
+
+    Returns:
+        Whether it was of an older format.
+
+    Raises:
+        DeltaError: somebody else changed the table at that moment.
+    """
+    if table.metadata().configuration.get(FORMAT_PROPERTY) == str(FORMAT):
+        return False
+    table.alter.set_table_properties({FORMAT_PROPERTY: str(FORMAT)}, raise_if_not_exists=False)
+    return True
+
+
 def _check_columns(table: DeltaTable, name: str, where: str) -> None:
     """Refuse a table whose columns or partitions differ from the schema; more columns are fine."""
     expected = TABLES[name]
@@ -178,13 +198,14 @@ class Snapshot:
     uri: str
     versions: dict[str, int]
     _handles: dict[str, DeltaTable] = field(repr=False, compare=False)
-    _memo: dict[tuple[str, str], pa.Table] = field(default_factory=dict, repr=False, compare=False)
+    _memo: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def load(cls, uri: str) -> Self:
         """The newest snapshot of the atlas at `uri`; ledgers are read first, then the tables.
 
-        Where a compaction came in between that knew a newer ledger, all is read again.
+        Where a compaction came in between that knew a newer ledger, or a drop, after which a vacuum
+        may have taken files out of the tables, all is read again.
 
         Raises:
             AtlasNotFoundError: there is no atlas.
@@ -198,12 +219,13 @@ class Snapshot:
                 opened = list(pool.map(partial(open_table, uri), rest))
             found = cls(uri, {}, ledgers | dict(zip(rest, opened, strict=True)))
             found.versions.update((name, found._handles[name].version()) for name in TABLES)
-            if not found._is_overtaken():
+            if not found._is_overtaken() and not found._is_dropped_from():
                 return found
         raise AtlasFormatError(
-            f"tables of {uri} hold merged files that know a newer ledger than the one read, "
-            f"{_LOOKS} times: wait for the running maintenance; if none runs, the ledger was "
-            "restored from an older copy than the tables: restore all of the same moment"
+            f"tables of {uri} hold merged files that know a newer ledger than the one read, or "
+            f"something was dropped, {_LOOKS} times: wait for the running maintenance; if none "
+            "runs, the ledger was restored from an older copy than the tables: restore all of the "
+            "same moment"
         )
 
     def _is_overtaken(self) -> bool:
@@ -212,6 +234,22 @@ class Snapshot:
             newest_compaction(self.listed(table)["path"]) > self.versions[ledger]
             for table, ledger in GATED_BY.items()
         )
+
+    def _is_dropped_from(self) -> bool:
+        """Whether anything was dropped since the ledgers were read.
+
+        No other row hides what was done. Only the ledgers' new files are read, and mostly there
+        are none.
+        """
+        for name in LEDGERS:
+            if not ask_again(partial(_has_entry, self.uri, name, self.versions[name] + 1)):
+                continue
+            newer = type(self)(self.uri, {}, {name: open_table(self.uri, name)})._added(name)
+            known = self._added(name)["path"]
+            added = newer.filter(pc.invert(pc.is_in(newer["path"], known)))
+            if "dropped" in read_files(name, added)["status"].to_pylist():
+                return True
+        return False
 
     @property
     def version(self) -> str:
@@ -256,12 +294,16 @@ class Snapshot:
                 found = found.filter(pc.equal(found[column], pa.scalar(value)))
         return found
 
-    def _remember(self, kind: str, table: str, make: Callable[[], pa.Table]) -> pa.Table:
-        """The table that `make` gives, made once; two threads may both make it."""
+    def _remember(self, kind: str, table: str, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once; two threads may both make it."""
         key = (kind, table)
         if key not in self._memo:
             self._memo[key] = make()
-        return self._memo[key]
+        return cast(Made, self._memo[key])
+
+    def _coverage(self) -> dict[str, Coverage]:
+        """Where the done shards lie: a second at 100,000 of them, and the same for all tables."""
+        return self._remember("coverage", "shards", lambda: read_coverage(self.newest_shards()))
 
     def listed(self, table: str) -> pa.Table:
         """Every file that the log lists, hidden ones too, as `list_files` gives them."""
@@ -277,12 +319,21 @@ class Snapshot:
     def _visible(self, table: str) -> pa.Table:
         """Those files that a ledger makes visible."""
         if table in GATED_BY:
-            shown = visible(table, self.listed(table), self.newest_shards(), self.newest_maps())
+            shards, maps = self.newest_shards(), self.newest_maps()
+            shown = visible(table, self.listed(table), shards, maps, self._coverage)
         else:
             shown = np.zeros(len(self.listed(table)), bool)
         order = [*TABLES[table].partitions, "min_sequence_id", "path"]
         found = self._added(table).filter(pa.array(shown))
         return found.sort_by([(name, "ascending") for name in order])
+
+
+def _has_entry(uri: str, table: str, version: int) -> bool:
+    """Whether a table's log has an entry; the newest ones are never cleaned up."""
+    system, root = filesystem(uri)
+    path = f"{root.rstrip('/')}/{table}/_delta_log/{version:020d}.json"
+    with explained(uri):
+        return bool(system.get_file_info(path).type == pafs.FileType.File)
 
 
 def list_files(handle: DeltaTable, table: str) -> pa.Table:

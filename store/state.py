@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from store.errors import AtlasFormatError, ShapeError
 from store.files import filesystem, join
 from store.object_store import ask_again, explained
+from store.outgoing import naming
 
 FOLDER = "_state"
 
@@ -36,6 +37,7 @@ def write_state(uri: str, map_id: str, state: Mapping[str, NDArray[Any]]) -> str
 
     Raises:
         ShapeError: an array holds objects.
+        OSError: it cannot be written; the error names the file.
     """
     for name, array in state.items():
         if array.dtype.hasobject:
@@ -45,13 +47,14 @@ def write_state(uri: str, map_id: str, state: Mapping[str, NDArray[Any]]) -> str
     name = f"state-{secrets.token_hex(4)}.npz"
     where, root = filesystem(uri)
     folder = join(root, FOLDER, map_id)
-    where.create_dir(folder, recursive=True)
 
     def write() -> None:
         with explained(uri), where.open_output_stream(join(folder, name)) as stream:
             stream.write(buffer.getvalue())
 
-    ask_again(write)  # the same bytes under the same name: once more does no harm
+    with naming(join(folder, name)):
+        where.create_dir(folder, recursive=True)
+        ask_again(write)  # the same bytes under the same name: once more does no harm
     return name
 
 

@@ -6,18 +6,20 @@ runs its examples.
 
 from pathlib import Path
 
-from store.schema import TABLES, Table
+from store.schema import FORMAT, TABLES, Table
 from store.views import duckdb_type
 
 PAGE = Path(__file__).parent.parent / "docs" / "tables.md"
 
-INTRODUCTION = """\
+INTRODUCTION = f"""\
 # The tables of an atlas
 
 An atlas is a folder, or an `s3://bucket/prefix`, with one [Delta](https://delta.io) table in each
 of the subfolders named below: Parquet files, and beside them the log in `_delta_log` that says
 which of them count. This page is made from `store/schema.py` by `python -m store.tables_doc`.
 Beside them lies `_state/<map_id>/`, which is no table: what a map needs to take in more sequences.
+Each table's property `qkatlas.format` is {FORMAT}; 1 in tables of an older program until shards
+or maps in them are merged. A program refuses a format above its own.
 
 ## Words and units
 
@@ -100,8 +102,8 @@ deleted. A file's name says whose it is, and the ledger what became of that:
   the newest row for that `map_id` and part 0 is `ok`; n is a version of `maps`.
 
 Read the ledger first, then the table; where the table names an n above the version of the ledger
-that was read, read both again. Compaction keeps every row, so a table's `n_files` and `bytes` in
-`shards` say what was captured, not what lies there now. `qkatlas maintain vacuum` takes out what
+that was read, or something was dropped since, read both again. Compaction keeps every row, so a
+table's `n_files` and `bytes` in `shards` say what was captured, not what lies there now. `qkatlas maintain vacuum` takes out what
 does not count and is a day old.
 
 ```python

@@ -27,6 +27,7 @@ from store.snapshot import (
 from store.visibility import Mask, visible
 
 APP = "maintain"
+TOKEN = "qkatlas.maintain"
 
 DEFAULT_THREADS = max(1, min(8, os.cpu_count() or 1))
 
@@ -114,6 +115,7 @@ def commit(
     apps: Iterable[str] = (),
     *,
     alone: bool = False,
+    token: str | None = None,
 ) -> None:
     """Commit file actions, unless maintenance or one of the apps committed after the handle.
 
@@ -123,6 +125,7 @@ def commit(
         actions: AddActions and RemoveActions.
         apps: more apps that make the handle stale.
         alone: refuse where anything at all was committed since, as rows may have been deleted.
+        token: by which `has_commit` finds the commit again where its answer was lost.
 
     Raises:
         CommitFailedError: the handle is stale.
@@ -131,6 +134,7 @@ def commit(
     properties = CommitProperties(
         app_transactions=[Transaction(app, version) for app in (APP, *apps)],
         max_commit_retries=0 if alone else None,
+        custom_metadata={TOKEN: token} if token else None,
     )
     handle.create_write_transaction(
         list(actions),
@@ -139,6 +143,13 @@ def commit(
         partition_by=list(TABLES[table].partitions),
         commit_properties=properties,
     )
+
+
+def has_commit(uri: str, handle: DeltaTable, table: str, token: str) -> bool:
+    """Whether a commit that came after a handle carries a token."""
+    newest = open_table(uri, table)
+    since = newest.version() - handle.version()
+    return since > 0 and any(entry.get(TOKEN) == token for entry in newest.history(since))
 
 
 def in_threads(

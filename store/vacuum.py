@@ -8,9 +8,12 @@ store that nobody finished.
 """
 
 import json
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from urllib.parse import unquote
 
 import numpy as np
@@ -18,13 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import RemoveAction
 
 from store import clock
 from store.aborted_uploads import abort_uploads, list_aborted_uploads
-from store.errors import CommitError, ConfigError
+from store.errors import AtlasError, CommitError, ConfigError
 from store.files import filesystem, join
+from store.listed import removal_moment
+from store.object_errors import redact
+from store.object_store import ask_again, asked_again, explain_for, explains
 from store.schema import TABLES
 from store.snapshot import GATED_BY, open_table
 from store.state import FOLDER
@@ -35,6 +41,8 @@ MIN_RETENTION = timedelta(hours=24)
 """Nothing younger is deleted: a worker may still be writing it, a reader reading it."""
 
 _ATTEMPTS = 5
+_PATIENCE_S = 60.0
+"""After so long no further attempt begins."""
 
 
 @dataclass
@@ -51,6 +59,7 @@ class Vacuumed:
     """Unfinished uploads that were ended."""
 
 
+@explains
 def vacuum(
     uri: str,
     retention: timedelta = MIN_RETENTION,
@@ -67,7 +76,8 @@ def vacuum(
 
     Raises:
         ConfigError: the retention is shorter.
-        CommitError: other maintenance was faster five times.
+        CommitError: other maintenance was faster five times, or a log cannot be written.
+        StoreAccessError, ObjectStoreError: the store refuses, or does not answer.
     """
     if retention < MIN_RETENTION:
         hours = retention / timedelta(hours=1)
@@ -95,27 +105,46 @@ def _unlist(uri: str, table: str, retention: timedelta, dry_run: bool) -> list[s
     shard at the same moment makes it stale, or is made stale by it.
     """
     last: Exception | None = None
+    tried: set[str] = set()
+    end = time.monotonic() + _PATIENCE_S
     for _ in range(_ATTEMPTS):
         view = View.load(uri, table)
-        old = _find_hidden(view, retention)
-        if dry_run or not len(old):
-            return list(old["path"].to_pylist())
+        old = _find_hidden(uri, view, retention)
+        paths = old["path"].to_pylist()
+        done = tried - set(view.files["path"].to_pylist())  # whose answer was lost
+        if dry_run or not paths:
+            return sorted({*paths, *done})
+        tried |= set(paths)
         try:
             commit(view.handle, table, _removals(view.handle, table, old), _apps(old))
-        except DeltaError as error:
+        except (DeltaError, OSError) as error:
             last = error
+            if time.monotonic() > end:
+                break
             continue
-        return list(old["path"].to_pylist())
-    raise CommitError(
-        f"{table}: hidden files were not removed after {_ATTEMPTS} attempts ({last}): other "
-        "maintenance was faster; nothing is lost, run it again"
-    ) from last
+        return sorted({*paths, *done})
+    raise _refused(uri, table, last) from None
 
 
-def _find_hidden(view: View, retention: timedelta) -> pa.Table:
+def _refused(uri: str, table: str, last: Exception | None) -> AtlasError:
+    """The error for a commit that did not go through."""
+    if last is not None and (better := explain_for(last, uri)):
+        return better
+    why = "check the disk"
+    if isinstance(last, CommitFailedError):
+        why = "other maintenance was faster"
+    return CommitError(
+        f"{table}: hidden files were not removed after {_ATTEMPTS} attempts "
+        f"({redact(str(last))}): {why}; nothing is lost, run it again"
+    )
+
+
+def _find_hidden(uri: str, view: View, retention: timedelta) -> pa.Table:
     """Files that the log lists and that do not count, older than the retention.
 
-    Files of other names are none of ours: `check` names them.
+    Old by the clock of who listed them and by that of the disk or store: where the one was behind,
+    a shard may be between its tables' commits and its ledger row. Files of other names are none of
+    ours: `check` names them.
     """
     actions = pa.table(view.handle.get_add_actions(flatten=True))
     limit = clock.milliseconds(clock.now() - retention)
@@ -123,11 +152,21 @@ def _find_hidden(view: View, retention: timedelta) -> pa.Table:
     files = view.files.append_column("raw", actions["path"])
     found = files.filter(pa.array(old & ~view.visible()))
     known = [parse_file_name(path).kind != "other" for path in found["path"].to_pylist()]
-    return found.filter(pa.array(known, pa.bool_()))
+    found = found.filter(pa.array(known, pa.bool_()))
+    return found.filter(pa.array(_are_old(uri, view.table, found, retention), pa.bool_()))
+
+
+def _are_old(uri: str, table: str, files: pa.Table, retention: timedelta) -> list[bool]:
+    """Which files were written before the retention, or are gone."""
+    system, root = filesystem(uri)
+    paths = [join(root, table, path) for path in files["path"].to_pylist()]
+    infos = asked_again(uri, partial(system.get_file_info, paths)) if paths else []
+    limit = clock.now() - retention
+    return [i.type == pafs.FileType.NotFound or _written(i) < limit for i in infos]
 
 
 def _removals(handle: DeltaTable, table: str, files: pa.Table) -> list[RemoveAction]:
-    moment = clock.removal_time(int(handle.history(1)[0].get("timestamp", 0)))
+    moment = removal_moment(handle)
     names = TABLES[table].partitions
     return [
         RemoveAction(row["raw"], True, moment, row["size"], {k: str(row[k]) for k in names})
@@ -153,11 +192,16 @@ def _delete_unlisted(
     hours = int(np.ceil(retention / timedelta(hours=1)))
     handle = open_table(uri, table)
     system, root = filesystem(uri)
-    paths = [unquote(path) for path in handle.vacuum(hours, True, False, full=True)]
-    sizes = _sizes(system, [join(root, table, path) for path in paths])
+
+    def tidy(is_dry: bool) -> list[str]:
+        return asked_again(uri, lambda: handle.vacuum(hours, is_dry, False, full=True))
+
+    paths = [unquote(path) for path in tidy(True)]
+    look = partial(_sizes, system, [join(root, table, path) for path in paths])
+    sizes = asked_again(uri, look)
     if not dry_run and paths:
-        handle.vacuum(hours, False, False, full=True)
-        left = _sizes(system, [join(root, table, path) for path in paths])
+        tidy(False)
+        left = asked_again(uri, look)
         sizes = [-1 if rest >= 0 else size for size, rest in zip(sizes, left, strict=True)]
     for path, size in zip(paths, sizes, strict=True):
         if size >= 0:
@@ -176,16 +220,22 @@ def _delete_states(uri: str, retention: timedelta, dry_run: bool, done: Vacuumed
     system, root = filesystem(uri)
     folder = join(root, FOLDER)
     limit = clock.now() - retention
-    found = system.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=True))
+    listing = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
+    found = asked_again(uri, partial(system.get_file_info, listing))
     named = named_states(uri) if found else set()  # after the listing: states come before rows
     for info in found:
         path = info.path[len(folder) :].strip("/")
         if info.type != pafs.FileType.File or path in named or _written(info) >= limit:
             continue
         if not dry_run:
-            system.delete_file(info.path)
+            asked_again(uri, partial(_delete, system, info.path))
         done.deleted.append(f"{FOLDER}/{path}")
         done.n_bytes += info.size
+
+
+def _delete(system: pafs.FileSystem, path: str) -> None:
+    with suppress(FileNotFoundError):  # it was deleted, and the answer was lost
+        system.delete_file(path)
 
 
 def named_states(uri: str) -> set[str]:
@@ -208,7 +258,7 @@ def _written(info: pafs.FileInfo) -> datetime:
 
 def _end_uploads(uri: str, retention: timedelta, dry_run: bool, done: Vacuumed) -> None:
     """End uploads to an object store that nobody finished."""
-    uploads = list_aborted_uploads(uri, clock.now() - retention)
+    uploads = ask_again(partial(list_aborted_uploads, uri, clock.now() - retention))
     if not dry_run:
-        abort_uploads(uri, uploads)
+        ask_again(partial(abort_uploads, uri, uploads))
     done.uploads += [upload.key for upload in uploads]

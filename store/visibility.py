@@ -13,6 +13,7 @@ Apart from `snapshot`, which loads the tables, so that the rule stands on one pa
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError, loads
 from typing import Any, Literal
@@ -136,7 +137,13 @@ def _ranges(row: dict[str, Any]) -> list[tuple[int, int]]:
     return [(first, max(first, sequence_id(row["last_ordinal"], row["last_row"])))]
 
 
-def visible(table: str, added: pa.Table, shards: pa.Table, maps: pa.Table) -> Mask:
+def visible(
+    table: str,
+    added: pa.Table,
+    shards: pa.Table,
+    maps: pa.Table,
+    coverage: Callable[[], Mapping[str, Coverage]] | None = None,
+) -> Mask:
     """Which of the files that a table lists count.
 
     Args:
@@ -144,6 +151,7 @@ def visible(table: str, added: pa.Table, shards: pa.Table, maps: pa.Table) -> Ma
         added: files with columns path, min_sequence_id and the table's partitions.
         shards: newest row of each shard.
         maps: newest row of each map and part.
+        coverage: gives what `read_coverage` says of the shards, for callers who keep it.
     """
     paths = added["path"]
     owned = pc.extract_regex(paths, _OWNED)
@@ -159,7 +167,8 @@ def visible(table: str, added: pa.Table, shards: pa.Table, maps: pa.Table) -> Ma
         if table == "points":
             found[rest] = _of_live_maps(compacted, maps)
         else:
-            found[rest] = _of_done_shards(compacted, shards)
+            ranges = coverage() if coverage else read_coverage(shards)
+            found[rest] = _of_done_shards(compacted, shards, ranges)
     return found
 
 
@@ -190,7 +199,7 @@ def _of_live_maps(added: pa.Table, maps: pa.Table) -> Mask:
     return _filled(pc.and_(pc.is_valid(owner), pc.is_in(owner, maps["map_id"].filter(is_live))))
 
 
-def _of_done_shards(added: pa.Table, shards: pa.Table) -> Mask:
+def _of_done_shards(added: pa.Table, shards: pa.Table, ranges: Mapping[str, Coverage]) -> Mask:
     """Compactions whose first sequence a done shard holds that was done before they were made."""
     found = np.zeros(len(added), bool)
     if "min_sequence_id" not in added.column_names or "model" not in added.column_names:
@@ -200,7 +209,7 @@ def _of_done_shards(added: pa.Table, shards: pa.Table) -> Mask:
     first = pc.fill_null(added["min_sequence_id"].cast(pa.int64()), -1).to_numpy()
     model = added["model"].to_numpy(zero_copy_only=False)
     generation = shards["generation"].to_numpy()
-    for name, coverage in read_coverage(shards).items():
+    for name, coverage in ranges.items():
         own = np.flatnonzero(model == name)
         shard = coverage.find(first[own])
         found[own] = (shard >= 0) & (generation[shard] <= number[own])

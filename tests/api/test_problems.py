@@ -5,6 +5,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from api.flight_errors import Busy, to_flight
 from api.problems import to_reply
 from store.errors import (
     AtlasFormatError,
@@ -14,6 +15,7 @@ from store.errors import (
     ConfigError,
     LimitError,
     NotInAtlasError,
+    ObjectStoreError,
     QueryError,
     QueryKilledError,
     SessionEndedError,
@@ -53,6 +55,20 @@ def test_a_client_that_goes_is_no_fault_of_the_server(caplog: pytest.LogCaptureF
 
 def test_a_busy_server_says_when_to_come_back() -> None:
     assert to_reply(BusyError("why", 3), "id")[1].headers["retry-after"] == "3"
+
+
+def test_a_silent_object_store_says_when_to_come_back_and_not_where_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = ObjectStoreError(f"s3://lab{HIDDEN}: http://10.0.0.7:9000 does not answer")
+    kind, reply = to_reply(error, "id-of-it", f"s3://lab{HIDDEN}")
+    assert (kind, reply.status_code) == ("store_silent", 503)
+    assert int(reply.headers["retry-after"]) > 0
+    assert b"id-of-it" in reply.body and b"object store does not answer" in reply.body
+    assert b"10.0.0.7" not in reply.body and HIDDEN.encode() not in reply.body
+    assert "10.0.0.7" in caplog.text
+    told = to_flight(error, "id-of-it")[2]
+    assert isinstance(told, Busy) and "10.0.0.7" not in str(told)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ def run_site(folder: Path, seed: int = 0) -> Iterator[Site]:
         for name, value in environment.items():
             patch.setenv(name, value)
         patch.setattr(store.object_store, "REQUEST_S", REQUEST_S)
+        patch.setitem(store.object_store._DELTA, "timeout", f"{REQUEST_S}s")
         yield Site(proxy, environment)
 
 
@@ -117,6 +118,7 @@ def reading(uri: str) -> Iterator[Looks]:
 def _read_on(uri: str) -> None:
     """Look until standard input ends; anything but a whole atlas or a silent store is an error."""
     vars(store.object_store)["REQUEST_S"] = REQUEST_S
+    store.object_store._DELTA["timeout"] = f"{REQUEST_S}s"
     ends = Event()
 
     def wait_for_the_end() -> None:

@@ -1,20 +1,35 @@
 """An object store that does not answer at all: said as such, never taken for damage, and healed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 
+import store.log_trouble
 import store.object_store
 from infra.fault_proxy import Fault
+from store.check import check
+from store.checkpoint import checkpoint
+from store.compaction import compact
 from store.errors import AtlasFormatError, CommitError, ObjectStoreError
+from store.export import export_points
 from store.files import filesystem
 from store.lake import SHARDS, Lake
+from store.map_points import open_map, read_rows
+from store.matrix import read_matrix
+from store.nearest import _best
+from store.opened import OpenAtlas
 from store.scan import read_files, read_sequences
 from store.snapshot import Snapshot
 from store.state import read_state, write_state
+from store.vacuum import vacuum
 from tests.faults.broken_store import BUCKET, Site, check_each_once, commit_shard, run_site
 from tests.faults.small_shards import make_unit
+from tests.store.small_shards import add_part, contents, make_lake
 
 SILENT = r"s3://lake/.*http://127\.0\.0\.1:\d+ does not answer: check AWS_ENDPOINT_URL"
 OUTAGES = [
@@ -46,6 +61,7 @@ def impatient(site: Site, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """Each request is made once or twice, and nothing waits; in the end the store answers."""
     monkeypatch.setattr(store.object_store, "ATTEMPTS", 1)
     monkeypatch.setattr(store.object_store, "_AGAIN_PAUSES_S", ())
+    monkeypatch.setitem(store.object_store._DELTA, "max_retries", "1")  # else half a minute each
     monkeypatch.setattr("store.lake._ATTEMPTS", 2)
     monkeypatch.setattr("store.lake.time.sleep", lambda _: None)
     store.object_store._bucket.cache_clear()
@@ -93,6 +109,99 @@ def test_after_an_outage_the_same_commit_goes_through(
     check_each_once(lake.uri, 2, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def mapped(site: Site) -> str:
+    """An atlas of three shards and a map in two parts, small files all."""
+    site.proxy.set()
+    uri = f"s3://{BUCKET}/mapped/atlas"
+    with TemporaryDirectory() as folder:
+        root = Path(folder) / "atlas"
+        make_lake(root, 3)
+        add_part(root, "aa", 0)
+        add_part(root, "aa", 1)
+        where, place = filesystem(uri)
+        for path in root.rglob("*"):
+            if path.is_file():
+                with where.open_output_stream(f"{place}/{path.relative_to(root)}") as stream:
+                    stream.write(path.read_bytes())
+    return uri
+
+
+NO_PARQUET = Fault("error", status=503, methods=("GET",), path=r"\.parquet")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_reader_takes_a_silent_store_for_damage(site: Site, mapped: str, tmp_path: Path) -> None:
+    atlas = OpenAtlas(mapped)
+    opened = open_map(atlas, "aa")
+    model, queries = opened.model, atlas.snapshot.files("queries", layer=0, head=0)
+    atlas.facts(model, 0, 0)
+    readers: dict[str, Callable[[], object]] = {
+        "points": lambda: read_rows(opened, ["x"]),
+        "matrix": lambda: read_matrix(atlas, model, opened.method, opened.dims),
+        "nearest": lambda: _best("queries", queries, np.ones(4), atlas.facts(model, 0, 0), 2),
+        "export": lambda: export_points(atlas, ["aa"], tmp_path / "out.parquet", "parquet"),
+        "compact": lambda: compact(mapped),
+        "check": lambda: check(mapped),
+    }
+    for name, read in readers.items():
+        site.proxy.set(NO_PARQUET)
+        with pytest.raises(ObjectStoreError, match=SILENT) as caught:
+            read()
+            pytest.fail(name)
+        assert is_one_line(str(caught.value)), name
+    site.proxy.set()
+    assert check(mapped).problems == []
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "outage",
+    [
+        Fault("error", status=503, methods=("PUT",), path=r"/_delta_log/"),
+        Fault("error", status=503, methods=("GET",), path=r"list-type"),
+        Fault("error", status=503),
+    ],
+    ids=["log", "list", "all"],
+)
+def test_maintenance_of_a_silent_store_ends_in_one_line(
+    site: Site, mapped: str, outage: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.clock.now", lambda: datetime.now(UTC) + timedelta(days=2))
+    works: list[Callable[[str], object]] = [compact, checkpoint]  # what writes to the logs
+    if outage.methods != ("PUT",):
+        works += [vacuum, check]
+    for work in works:
+        site.proxy.set(outage)
+        with pytest.raises(ObjectStoreError, match=SILENT) as caught:
+            work(mapped)
+            pytest.fail(str(work))
+        assert is_one_line(str(caught.value))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_maintenance_beside_broken_requests_loses_nothing(
+    site: Site, mapped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of all requests fails: maintenance ends, or says that the store is silent."""
+    monkeypatch.setattr(store.object_store, "ATTEMPTS", 3)
+    before = contents(mapped)
+    for work in (compact, vacuum, checkpoint, check):
+        for fault in (Fault("error", turn=(1, 7)), Fault("cut_reply", turn=(1, 9))):
+            site.proxy.set(fault)
+            with suppress(ObjectStoreError):
+                work(mapped)
+    assert sum(site.proxy.counts().values()) > 0
+    site.proxy.set()
+    assert contents(mapped) == before
+    assert check(mapped).problems == []
+
+
+def is_one_line(text: str) -> bool:
+    """One line, without colours of a terminal."""
+    return "\n" not in text and "\x1b" not in text
+
+
 def test_damage_on_a_store_is_still_damage(site: Site) -> None:
     site.proxy.set()
     lake = Lake(f"s3://{BUCKET}/damage/atlas")
@@ -110,3 +219,20 @@ def test_damage_on_a_store_is_still_damage(site: Site) -> None:
         stream.write(b'{"add": {"pa')
     with pytest.raises(AtlasFormatError, match=r"Delta log of s3://.*/shards is damaged"):
         Snapshot.load(lake.uri)
+
+
+def test_an_empty_log_entry_on_a_store_is_refused(site: Site) -> None:
+    site.proxy.set()
+    lake = Lake(f"s3://{BUCKET}/empty/atlas")
+    lake.create()
+    for ordinal in range(2):
+        commit_shard(lake, ordinal)
+    where, root = filesystem(lake.uri)
+    path = f"keys/_delta_log/{1:020}.json"
+    with where.open_output_stream(f"{root}/{path}") as stream:
+        stream.write(b"")
+    store.log_trouble._seen.clear()  # as a process that begins
+    with pytest.raises(AtlasFormatError, match=rf"Delta log of .*{path} is empty"):
+        Snapshot.load(lake.uri)
+    with pytest.raises(AtlasFormatError, match=rf"{path} is empty"):
+        lake.commit(SHARDS, [make_unit(lake.uri, 2)])

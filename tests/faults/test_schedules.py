@@ -1,7 +1,9 @@
 """Scheduled runs on a real Prefect server on PostgreSQL, and the death of a worker with its run.
 
-One story, told once and looked at by several tests: worker A takes the scheduled run and is killed
-with it. While the server waits for heartbeats, worker B and the command line meet at another atlas.
+One story, told once and looked at by several tests: worker A is killed with the run that it works
+on. While the server waits for heartbeats, a scheduled run of worker B and a run of the command line
+meet at another atlas, whose place a third has. Prefect holds the events of a run back for 15
+minutes that its scheduler planned less than 5 before; so the run that dies is one made by hand.
 """
 
 import json
@@ -10,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +20,12 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.atlas_turn import atlas_turn
 from flows.work import load_snapshot
 from infra.prefect_server import PrefectService, end, kill_tree, run_prefect_server
 from tests.flows.tiny_run import make_run, save_model
@@ -27,12 +33,18 @@ from tests.flows.tiny_run import make_run, save_model
 ROOT = Path(__file__).parents[2]
 N_LINES = 600
 PATIENCE_S = 300.0
-SILENCE_S = 35
+SILENCE_S = 45
 """In place of 90 s; a heartbeat comes every 30 s at the most often."""
+EVERY_S = 15
 ASKED = ["capture.shard_rows=2"]
+"""More shards, so that some are left when the run dies."""
+WAITS = "another run works on this atlas"
+RAY = {"raylet", "gcs_server"}
 SECRET = {"AWS_SECRET_ACCESS_KEY": "hush-nobody-may-see-this"}
+NAMES = ["prefect.flow-run.", "prefect.automation.", "prefect.deployment."]
 
 Row = dict[str, Any]
+Process = subprocess.Popen[bytes]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -44,16 +56,26 @@ class Story:
     folder: Path
     done_at_death: list[Row] = field(default_factory=list)
     """Ledger rows of the shards that were done when worker A died."""
-    scheduled: Row = field(default_factory=dict)
-    """The flow run that died."""
+    dead: Row = field(default_factory=dict)
+    """The flow run that died with it."""
     again: Row = field(default_factory=dict)
     """The one that took its place."""
-    refreshed: Row = field(default_factory=dict)
+    scheduled: Row = field(default_factory=dict)
     """The flow run of worker B on the other atlas."""
     typed: Row = field(default_factory=dict)
     """The flow run of `qkatlas run` on the other atlas."""
-    printed: str = ""
-    """What it printed."""
+    processes: dict[str, set[str]] = field(default_factory=dict)
+    """Names of the processes of the run that died and of those that waited for their turn."""
+
+    @property
+    def atlas(self) -> str:
+        """The atlas of the run that dies."""
+        return str(self.folder / "atlas")
+
+    @property
+    def other(self) -> str:
+        """The atlas at which two runs meet."""
+        return str(self.folder / "other")
 
     def ask(self, path: str, **body: object) -> Any:
         """A reply of Prefect's API; a body makes it a POST."""
@@ -76,20 +98,47 @@ class Story:
         )
         return found
 
-    def atlas(self, name: str) -> str:
-        """The URI of an atlas."""
-        return str(self.folder / name)
+    def run_in(self, flow: str, *states: str) -> Row | None:
+        """The flow's first run in one of these states."""
+        return next((run for run in self.runs(flow) if run["state_type"] in states), None)
 
+    def has_ended(self, run: Row) -> Row | None:
+        """A flow run, as it ended."""
+        found: Row = self.ask(f"flow_runs/{run['id']}")
+        return found if found["state_type"] not in ("SCHEDULED", "PENDING", "RUNNING") else None
 
-def until(look: Callable[[], Any], what: str) -> Any:
-    """Look until there is something, and give it."""
-    deadline = time.monotonic() + PATIENCE_S
-    found = look()
-    while not found:
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_S} s"
-        time.sleep(0.5)
-        found = look()
-    return found
+    def says(self, run: Row, words: str) -> bool:
+        """Whether the log of a flow run has these words."""
+        logs = self.ask("logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
+        return any(words in line["message"] for line in logs)
+
+    def until(self, what: str, look: Callable[[], Any]) -> Any:
+        """Look until there is something, and give it."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := look()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{what}: not within {PATIENCE_S} s\n{self.explain()}")
+            time.sleep(0.3)
+        return found
+
+    def explain(self) -> str:
+        """What the server knows and what the processes said, for whoever has to find out why."""
+        runs = self.ask("flow_runs/filter", sort="EXPECTED_START_TIME_ASC")
+        events = self.ask("events/filter", limit=50, filter={"event": {"prefix": NAMES}})["events"]
+        lines = ["flow runs:"]
+        for run in runs:
+            state = {name: run["state"][name] for name in ("name", "message", "timestamp")}
+            lines.append(f"  {run['name']} {state} {run['parameters']}")
+        lines.append("events, newest first (one that follows an unknown one is held back):")
+        for event in events:
+            name = event["resource"].get("prefect.resource.name")
+            known = {None} | {each["id"] for each in events}
+            note = "" if event["follows"] in known else "follows an unknown one"
+            reason = event["payload"].get("reason", "")
+            lines.append(f"  {event['occurred']} {event['event']} {name} {note} {reason}")
+        for log in sorted(self.folder.glob("*.log")):
+            lines += [f"{log.name}:", log.read_text("utf-8", "replace")[-1500:]]
+        return "\n".join(lines)
 
 
 def shards(uri: str, status: str = "done") -> list[Row]:
@@ -99,16 +148,13 @@ def shards(uri: str, status: str = "done") -> list[Row]:
     return [row for row in rows if row["status"] == status]
 
 
-def write_deployments(path: Path) -> Path:
-    """The shipped deployments; the nightly one comes twice a minute, with a field replaced."""
+def write_deployments(path: Path, other: Path) -> Path:
+    """The shipped deployments, one of them with a schedule for the impatient and still paused."""
     content = yaml.safe_load((ROOT / "infra" / "prefect.yaml").read_text("utf-8"))
-    (nightly,) = (each for each in content["deployments"] if each["name"] == "nightly-build")
-    nightly["schedules"] = [
-        {
-            "interval": 30,
-            "parameters": {"overrides": ASKED},
-        }
-    ]
+    (refresh,) = (each for each in content["deployments"] if each["name"] == "refresh-maps")
+    parameters = {"atlas": str(other), "only_due": False}
+    refresh["schedules"] = [{"interval": EVERY_S, "parameters": parameters}]
+    refresh["paused"] = True
     path.write_text(yaml.safe_dump(content), "utf-8")
     return path
 
@@ -121,9 +167,10 @@ def write_automations(path: Path) -> Path:
     return path
 
 
-def deploy(service: PrefectService, folder: Path, config: Path) -> None:
+def deploy(service: PrefectService, folder: Path) -> None:
     """What docs/schedules.md has an owner type, while the worker starts."""
-    file = write_deployments(folder / "prefect.yaml")
+    file = write_deployments(folder / "prefect.yaml", folder / "other")
+    config = str(folder / "tiny.yaml")
     with ThreadPoolExecutor() as threads:
         made = threads.submit(
             service.command,
@@ -131,14 +178,12 @@ def deploy(service: PrefectService, folder: Path, config: Path) -> None:
             str(write_automations(folder / "automations.yaml")),
         )
         service.command("work-pool", "create", "qkatlas", "--type", "process", "--overwrite")
-        service.command(
-            *("deploy", "--all", "--prefect-file", str(file)), QKATLAS_CONFIG=str(config)
-        )
+        service.command("deploy", "--all", "--prefect-file", str(file), QKATLAS_CONFIG=config)
         made.result()
 
 
 def prepare(folder: Path) -> None:
-    capture = {"max_length": 32, "shard_rows": 4}
+    capture = {"max_length": 32, "shard_rows": 100}
     model = save_model(folder / "model")
     make_run(folder, model, N_LINES, capture=capture, maps=[], measures=False)
 
@@ -149,98 +194,124 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     with ThreadPoolExecutor() as threads, run_prefect_server(folder) as service:
         prepared = threads.submit(prepare, folder)
         told = Story(service, folder)
-        first = service.start_worker("a", "qkatlas", **SECRET)
-        others = []
+        started = [service.start_worker("a", "qkatlas", **SECRET)]
         try:
-            deploy(service, folder, folder / "tiny.yaml")
+            deploy(service, folder)
             prepared.result()
-            told.scheduled = until(lambda: told.runs("nightly-build"), "the scheduled run")[0]
-            told.ask(f"deployments/{told.scheduled['deployment_id']}/pause_deployment", why="once")
-            until(lambda: shards(told.atlas("atlas")), "the first shards")
-            kill_tree(first)
-            told.done_at_death = shards(told.atlas("atlas"))
-            others = [service.start_worker("b", "qkatlas", **SECRET)]
-            others += meet_elsewhere(told)
+            die(told, started[0])
+            started.append(service.start_worker("b", "qkatlas", **SECRET))
+            with held(told):
+                started.append(start_typed(told))
+                meet(told, *started[1:])
             live_on(told)
             yield told
         finally:
-            for process in (first, *others):
+            for process in started:
                 end(process)
 
 
-def meet_elsewhere(told: Story) -> list["subprocess.Popen[bytes]"]:
-    """Two runs on one atlas at the same time: one of worker B, one of the command line."""
-    atlas = told.atlas("other")
-    (deployment,) = told.ask("deployments/filter", deployments={"name": {"any_": ["refresh-maps"]}})
-    told.refreshed = told.ask(
-        f"deployments/{deployment['id']}/create_flow_run",
-        parameters={"atlas": atlas, "only_due": False},
-    )
-    command = [sys.executable, "-m", "qkatlas", "run", "tiny.yaml", "--atlas", atlas]
+def die(told: Story, worker: Process) -> None:
+    """A run is started by hand, and dies with its worker when some of its shards are done."""
+    asked = f"overrides={json.dumps(ASKED)}"
+    told.service.command("deployment", "run", "nightly-build/nightly-build", "--param", asked)
+    told.until("the first shards", lambda: shards(told.atlas))
+    told.processes["dead"] = descendants(worker)
+    kill_tree(worker)
+    told.done_at_death = shards(told.atlas)
+    (told.dead,) = told.runs("nightly-build")
+
+
+@contextmanager
+def held(told: Story) -> Iterator[None]:
+    """The other atlas's only place, in the hands of a third."""
+    with temporary_settings({PREFECT_API_URL: told.service.url}), atlas_turn(told.other, print):
+        yield
+
+
+def start_typed(told: Story) -> Process:
+    command = [sys.executable, "-m", "qkatlas", "run", "tiny.yaml", "--atlas", told.other]
     with (told.folder / "typed.log").open("wb") as log:
-        return [
-            subprocess.Popen(
-                command,
-                env=told.service.environment | SECRET,
-                cwd=told.folder,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        ]
+        return subprocess.Popen(
+            command,
+            env=told.service.environment | SECRET,
+            cwd=told.folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def meet(told: Story, worker: Process, typed: Process) -> None:
+    """A scheduled run and a typed one find the place of the other atlas taken."""
+    named = {"name": {"any_": ["refresh-maps"]}}
+    (deployment,) = told.ask("deployments/filter", deployments=named)
+    told.ask(f"deployments/{deployment['id']}/resume_deployment", why="its time has come")
+    told.scheduled = told.until(
+        "the scheduled run", lambda: told.run_in("refresh-maps", "PENDING", "RUNNING")
+    )
+    told.ask(f"deployments/{deployment['id']}/pause_deployment", why="one is enough")
+    told.typed = told.until("the typed run", lambda: told.run_in("build-atlas", "RUNNING"))
+    told.until("the scheduled one's wait", lambda: told.says(told.scheduled, WAITS))
+    printed = told.folder / "typed.log"
+    told.until("the typed one's wait", lambda: WAITS in printed.read_text("utf-8"))
+    told.processes |= {"scheduled": descendants(worker), "typed": descendants(typed)}
+
+
+def descendants(process: Process) -> set[str]:
+    """Names of the processes that a process has started."""
+    return {each.name() for each in psutil.Process(process.pid).children(recursive=True)}
 
 
 def live_on(told: Story) -> None:
     """Wait until the dead run is found dead, and all else is done."""
-
-    def ended(run: Row) -> Row | None:
-        found: Row = told.ask(f"flow_runs/{run['id']}")
-        return found if found["state_type"] not in ("SCHEDULED", "PENDING", "RUNNING") else None
-
-    told.scheduled = until(lambda: ended(told.scheduled), "the end of the scheduled run")
-    again = until(lambda: told.runs("nightly-build")[1:], "the run in its place")[0]
-    told.again = until(lambda: ended(again), "the end of the run in its place")
-    told.refreshed = until(lambda: ended(told.refreshed), "the end of the run on the other atlas")
-    typed = until(lambda: told.runs("build-atlas"), "the run of the command line")[0]
-    told.typed = until(lambda: ended(typed), "its end")
-    told.printed = (told.folder / "typed.log").read_text("utf-8")
+    told.dead = told.until("the end of the dead run", lambda: told.has_ended(told.dead))
+    again = told.until("the run in its place", lambda: told.runs("nightly-build")[1:])[0]
+    told.again = told.until("its end", lambda: told.has_ended(again))
+    told.scheduled = told.until("the scheduled one's end", lambda: told.has_ended(told.scheduled))
+    told.typed = told.until("the typed one's end", lambda: told.has_ended(told.typed))
 
 
 def test_a_scheduled_run_starts_by_itself(story: Story) -> None:
     assert story.scheduled["auto_scheduled"]
-    assert story.scheduled["parameters"]["overrides"] == ASKED
-    assert story.scheduled["start_time"] >= story.scheduled["expected_start_time"]
+    assert story.scheduled["parameters"]["atlas"] == story.other
 
 
 def test_the_run_of_a_dead_worker_is_declared_crashed(story: Story) -> None:
     assert 0 < len(story.done_at_death) < N_LINES // 2
-    assert story.scheduled["state"]["name"] == "Crashed"
-    assert "No heartbeat" in story.scheduled["state"]["message"]
+    assert story.dead["state"]["name"] == "Crashed"
+    assert "No heartbeat" in story.dead["state"]["message"]
 
 
 def test_its_deployment_runs_again_with_its_parameters(story: Story) -> None:
     assert story.again["state"]["name"] == "Completed"
-    assert story.again["deployment_id"] == story.scheduled["deployment_id"]
+    assert story.again["deployment_id"] == story.dead["deployment_id"]
     assert story.again["created_by"]["type"] == "AUTOMATION"
-    assert story.again["parameters"] == {**story.scheduled["parameters"], "attempt": 2}
+    assert story.dead["parameters"]["overrides"] == ASKED
+    assert story.again["parameters"] == {**story.dead["parameters"], "attempt": 2}
     assert len(story.runs("nightly-build")) == 2
 
 
 def test_it_goes_on_where_the_dead_run_stopped(story: Story) -> None:
-    done = shards(story.atlas("atlas"))
+    done = shards(story.atlas)
     assert [row for row in done if row in story.done_at_death] == story.done_at_death
     assert len(done) == len({row["shard_id"] for row in done}) == N_LINES // 2
     assert sum(row["n_sequences"] for row in done) == N_LINES
 
 
-def test_two_runs_on_one_atlas_work_one_after_the_other(story: Story) -> None:
-    assert story.refreshed["state"]["name"] == story.typed["state"]["name"] == "Completed"
+def test_two_runs_on_one_atlas_wait_and_then_work_one_after_the_other(story: Story) -> None:
+    assert story.scheduled["state"]["name"] == story.typed["state"]["name"] == "Completed"
     one, two = sorted(
-        (stages(story, run["id"]) for run in (story.refreshed, story.typed)),
+        (stages(story, run["id"]) for run in (story.scheduled, story.typed)),
         key=lambda tasks: tasks[0]["start_time"],
     )
-    assert two[0]["start_time"] >= one[-1]["end_time"]
-    assert max(story.refreshed["start_time"], story.typed["start_time"]) < one[-1]["end_time"]
-    assert sum(row["n_sequences"] for row in shards(story.atlas("other"))) == N_LINES
+    assert max(story.scheduled["start_time"], story.typed["start_time"]) < one[0]["start_time"]
+    assert one[-1]["end_time"] <= two[0]["start_time"]
+    assert sum(row["n_sequences"] for row in shards(story.other)) == N_LINES
+
+
+def test_a_run_that_waits_for_its_turn_holds_no_ray(story: Story) -> None:
+    assert story.processes["dead"] >= RAY
+    assert story.processes["scheduled"] | story.processes["typed"] != set()
+    assert RAY.isdisjoint(story.processes["scheduled"] | story.processes["typed"])
 
 
 def stages(story: Story, run: str) -> list[Row]:

@@ -70,16 +70,28 @@ class FakeActor(CaptureActor):
         self._worker = FakeWorker()
 
 
-def make_pool(*loads: tuple[str, str], num_cpus: float = 0.1, **options: Any) -> ActorPool:
+class UnstartedActor(FakeActor):
+    """An actor that no worker can make, as where a package is missing."""
+
+    def __init__(self) -> None:
+        raise ModuleNotFoundError("No module named 'deltalake'")
+
+
+def make_pool(
+    *loads: tuple[str, str],
+    num_cpus: float = 0.1,
+    actor: type[FakeActor] = FakeActor,
+    **options: Any,
+) -> ActorPool:
     """A pool with a seat for each way to load; `num_cpus` above the machine's are never placed."""
     left = list(loads) or [("plain", "")]
     seats = [ActorGroup(num_cpus=999 if load[0] == "nowhere" else num_cpus) for load in left]
     by_seat = {id(seat): load for seat, load in zip(seats, left, strict=True)}
 
     def start(group: ActorGroup) -> tuple[Any, Any, Any]:
-        actor = ray.remote(
+        made = ray.remote(
             num_cpus=group.num_cpus, max_restarts=0, max_task_retries=0, max_concurrency=2
-        )(FakeActor).remote()
-        return actor, actor.place.remote(), actor.load.remote(*by_seat[id(group)])
+        )(actor).remote()
+        return made, made.place.remote(), made.load.remote(*by_seat[id(group)])
 
     return ActorPool(seats, start, **options)

@@ -153,6 +153,27 @@ def test_when_no_actor_finds_a_place_the_note_says_what_there_is() -> None:
     pool.close()
 
 
+def test_the_note_says_what_workers_do_before_one_has_loaded() -> None:
+    pool = make_pool(("forever", ""))
+    outcomes = run_on_actors([("plain", "a")], pool)
+    notes = [outcome.note for outcome in (next(outcomes),) if isinstance(outcome, Moved)]
+    while notes[-1] != "1 worker(s) load":
+        outcome = next(outcomes)
+        notes += [outcome.note] if isinstance(outcome, Moved) else []
+    assert set(notes) <= {"starting a worker", "1 worker(s) load"}, "there is room"
+    pool.close()
+
+
+def test_a_worker_that_failed_is_told_where_no_other_finds_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flows.actor_pool.MAX_DEATHS", 1)
+    pool = make_pool(("nowhere", ""), ("die", ""), wait_s=1.0)
+    with pytest.raises(ConfigError, match=r"no worker found room .*another one failed: ActorDied"):
+        run_units([("plain", str(n)) for n in range(2)], pool)
+    pool.close()
+
+
 def test_a_model_that_does_not_load_ends_the_run_at_once() -> None:
     pool = make_pool(("mistake", "no such model"), ("forever", ""))
     with pytest.raises(ModelLoadError, match="no such model"):

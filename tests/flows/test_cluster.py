@@ -24,6 +24,7 @@ from store.errors import (
     ConfigError,
     ModelLoadError,
     NotInAtlasError,
+    ObjectStoreError,
     ShapeError,
 )
 from tests.flows.tiny_run import local_ray, make_run, save_model
@@ -89,6 +90,16 @@ def test_a_worker_without_a_gpu_touches_none_where_others_book_them() -> None:
     assert "runtime_env" in booking(mixed.task_spec, mixed)
     alone = WorkerSpec(actors=2)
     assert "runtime_env" not in booking(alone.task_spec, alone)
+    tasks = WorkerSpec(actors=2, tasks=TaskSpec(1, 1))
+    assert "runtime_env" in booking(tasks.actor_groups[0], tasks)
+    assert "runtime_env" not in booking(tasks.task_spec, tasks)
+
+
+def test_on_a_cluster_nobody_uses_a_gpu_unbooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    alone, booked = WorkerSpec(actors=2), WorkerSpec(actors=2, num_gpus=0.5)
+    assert "runtime_env" in booking(alone.actor_groups[0], alone)
+    assert "runtime_env" not in booking(booked.actor_groups[0], booked)
 
 
 def test_what_tasks_book_is_what_actors_book_unless_it_is_said() -> None:
@@ -136,5 +147,5 @@ def test_errors_are_sorted_by_whether_to_try_again() -> None:
     assert is_users_mistake(ConfigError("x")) and not is_users_mistake(NotInAtlasError("x"))
     for error in (full, CaptureMismatchError("x"), ConfigError("x"), PermissionError(13, "no")):
         assert is_hopeless(error)
-    for again in (CommitError("busy"), ConnectionError("reset"), RuntimeError("x")):
+    for again in (CommitError("busy"), ObjectStoreError("silent"), RuntimeError("x")):
         assert not is_hopeless(again)

@@ -17,6 +17,7 @@ from flows.cluster_plan import (
     gpus_per_worker,
     plan_cluster,
     price_load,
+    threads_per_worker,
 )
 from flows.estimate import EstimateRow, estimate_run
 from pipeline.settings import ActorGroup, WorkerSpec
@@ -99,6 +100,20 @@ def test_groups_of_workers_are_counted_together() -> None:
     assert (count_workers(plain), gpus_per_worker(plain)) == (2, 0.5)
 
 
+def test_a_worker_is_measured_with_the_threads_that_a_run_gives_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    large, small = ActorGroup(2, num_cpus=8), ActorGroup(6, num_cpus=2.5)
+    mixed = WorkerSpec(groups=(large, small))
+    assert threads_per_worker(mixed) == 64 // 8, "they share this machine"
+    assert threads_per_worker(mixed, 100) == 2, "of a cluster that is thought of"
+    assert threads_per_worker(WorkerSpec(num_cpus=0.5), 100) == 1
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert threads_per_worker(WorkerSpec(num_cpus=4)) == 4
+
+
 def test_a_plain_plan_adds_what_storage_costs(tmp_path: Path, model: Path) -> None:
     config = make_run(tmp_path, model)
     (row,) = estimate_run(config).rows
@@ -114,7 +129,13 @@ def test_a_plan_with_a_probe_says_how_long_a_cluster_takes(tmp_path: Path, model
     config = make_run(tmp_path, model, 200, capture={"max_length": 32, "shard_rows": 20})
     config = replace(config, workers=replace(config.workers, num_gpus=0.5))
     text = said(config, 4, 0.4)
-    for part in ("Probe: cpu", "worker-hours", "GPU-hours", "on 4 workers like this"):
+    for part in (
+        "Probe: cpu",
+        "a worker of 1 thread(s)",
+        "worker-hours",
+        "GPU-hours",
+        "on 4 workers like this",
+    ):
         assert part in text
     assert "lower capture.shard_tokens" not in text
     assert "10 shard(s) keep at most as many workers at work" in said(config, 11)

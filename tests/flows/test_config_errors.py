@@ -313,3 +313,21 @@ def test_a_wrong_set_is_refused_by_name(load: Load, override: str, line: str) ->
 def test_problems_of_the_file_do_not_blame_set(load: Load) -> None:
     with pytest.raises(ConfigError, match=r"run\.yaml: capture\.max_length: expected"):
         load(None, "capture.shard_rows=5", capture={"max_length": 0})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("atlas", "s3://me:hush@lab/a", "atlas: the URI of s3://lab holds credentials"),
+        ("corpus", {"source": "https://me:hush@lab/a.txt"}, "source: .*download the file first"),
+        (
+            "corpus",
+            {"source": ["a.txt", "s3://lab/a?access_key=hush"]},
+            r"source\.1: .*AWS_PROFILE",
+        ),
+    ],
+)
+def test_a_uri_with_credentials_is_refused(load: Load, field: str, value: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        load(yaml.safe_dump({**MINIMAL, field: value}))
+    assert "hush" not in str(caught.value)

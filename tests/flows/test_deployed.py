@@ -305,7 +305,7 @@ def test_every_step_of_maintenance_says_what_it_did(config: str) -> None:
 
 
 def test_maintenance_that_finds_damage_goes_on_and_fails(config: str) -> None:
-    (file,) = Path(load_config(config).atlas).glob("tokens/**/*.parquet")
+    file = min(Path(load_config(config).atlas).glob("tokens/**/*.parquet"))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
     file.write_bytes(content)

@@ -1,5 +1,6 @@
 """A corpus that grows: its new sequences find places on maps whose points do not move."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,10 +24,13 @@ from flows.work import find_work
 from pipeline.maps import make_maps as fit_maps
 from pipeline.sampling import sample_hash
 from store.atlas import Atlas
+from store.compaction import compact
 from store.lake import MAPS, Lake, Unit
+from store.scan import read_sequences
 from store.schema import TABLES
 from store.snapshot import Snapshot, parse_file_name
 from tests.flows.tiny_run import make_lines, make_run, run_here, save_model, write_lines
+from tests.store.small_shards import add_part, make_lake
 
 HEADS = 8
 PCA = {"method": "pca", "dims": 2, "max_tokens": 200}
@@ -160,6 +164,28 @@ def test_points_of_heads_that_grew_alike_are_read_once(
     monkeypatch.setattr(growth, "read_cover", count)
     assert len(find_work(config).maps) == HEADS
     assert len(read) == 1
+
+
+def test_a_maps_cover_is_read_from_its_own_merged_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_lake(tmp_path, 3)
+    for map_id in ("aa", "bb"):
+        for part in range(2):
+            add_part(tmp_path, map_id, part)
+    compact(str(tmp_path))
+    asked: list[str] = []
+
+    def watch(table: str, files: pa.Table, columns: list[str]) -> pa.Table:
+        asked.extend(files["path"].to_pylist())
+        return read_sequences(table, files, columns)
+
+    monkeypatch.setattr("flows.growth.read_sequences", watch)
+    with Atlas(str(tmp_path)) as atlas:
+        rows = [row for row in atlas.snapshot.newest_maps().to_pylist() if row["map_id"] == "aa"]
+        cover = growth.read_cover(atlas, growth.GrownMap(tuple(rows)))
+    assert len(cover) and len(asked) == 1
+    assert re.search(r"/c-\d+-aa-\w+\.parquet$", asked[0])
 
 
 def test_a_head_whose_state_is_missing_fails_alone(config: RunConfig) -> None:

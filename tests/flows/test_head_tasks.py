@@ -2,20 +2,24 @@ from dataclasses import replace
 from json import loads
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from flows import head_tasks
 from flows.config import RunConfig
 from flows.head_tasks import HeadTask, describe_failed_maps, map_head
+from flows.samples import Growth
 from flows.work import find_work
 from pipeline.maps import make_maps
 from pipeline.settings import MapSpec, MeasureSpec
+from store.errors import ObjectStoreError, StoreAccessError
 from store.lake import MAPS, Lake, Unit
 from store.schema import TABLES
 from store.snapshot import Snapshot
 from store.state import read_state
 from tests.flows.tiny_run import make_run, run_here, save_model
+from tests.store.full_disk import no_room
 
 SPECS = (MapSpec("pca", 2, max_tokens=100), MapSpec("pca", 3, max_tokens=100))
 
@@ -97,3 +101,38 @@ def test_map_files_are_committed_as_they_are(config: RunConfig, task: HeadTask) 
     written = Lake(config.atlas).commit(MAPS, [Unit(each.row, each.files) for each in made])
     assert len(written) == len(SPECS)
     assert Snapshot.load(config.atlas).files("points").num_rows == len(SPECS)
+
+
+def test_points_that_find_no_room_are_named_and_leave_nothing(
+    config: RunConfig, task: HeadTask
+) -> None:
+    folder = Path(config.atlas) / "points"
+    before = sorted(folder.rglob("*.parquet"))
+    with pytest.raises(OSError, match=r"File too large: '.*points/.*/m-\w+-0-\w+\.parquet'"):
+        fill_disk(task)
+    assert sorted(folder.rglob("*.parquet")) == before
+
+
+def fill_disk(task: HeadTask) -> None:
+    """Write points where the disk has room for a little of them."""
+    rows = pa.Table.from_pylist(
+        [{"map_id": f"{n}", "part": 0} for n in range(5_000)],
+        schema=TABLES["points"].file_schema.remove_metadata(),
+    )
+    with no_room(4_096):
+        head_tasks._write_points(task, "ab", rows)
+
+
+@pytest.mark.parametrize("error", [ObjectStoreError, StoreAccessError])
+def test_an_object_store_in_trouble_is_no_maps_fault(
+    config: RunConfig, task: HeadTask, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def silent(*_: object) -> None:
+        raise error("s3://lab: not now")
+
+    fit = {"map_id": "ab", "parameters": '{"state": "s"}'}
+    growth = Growth(fit=fit, part=1, sample="", displaced=0)
+    grown = replace(task, job=replace(task.job, growths=(growth,) * len(task.job.specs)))
+    monkeypatch.setattr(head_tasks, "read_state", silent)
+    with pytest.raises(error, match="not now"):
+        map_head(grown)

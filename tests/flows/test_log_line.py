@@ -90,6 +90,8 @@ def test_secrets_are_told_by_their_names() -> None:
         "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token",
         "AWS_REGION": "eu-west-1",
         "HOSTNAME": "node-1",
+        "TOKENIZERS_PARALLELISM": "true",
+        "AZURE_STORAGE_KEY": "azure's other name",
     }
     assert list_secrets(environment) == {
         SECRET,
@@ -100,6 +102,7 @@ def test_secrets_are_told_by_their_names() -> None:
         "pnu_x",
         "admin:pass",
         "azure",
+        "azure's other name",
     }
 
 
@@ -113,6 +116,8 @@ def test_secrets_are_hidden_wherever_they_stand() -> None:
         "short": "abc",
         "holds a short one": "abcdef",
         "url": "http://user:pass@host/x and s3://bucket/key",
+        "token in a url": "https://hf_x@host/x and abfss://container@account/x",
+        "signed": "https://host/x?X-Amz-Signature=0f1e&part=1, https://host/y?a=1&sig=b%3D",
     }
     found = json.loads(encode_line(fields, secrets))
     assert found == {
@@ -123,6 +128,8 @@ def test_secrets_are_hidden_wherever_they_stand() -> None:
         "short": HIDDEN,
         "holds a short one": "abcdef",
         "url": f"http://{HIDDEN}@host/x and s3://bucket/key",
+        "token in a url": f"https://{HIDDEN}@host/x and abfss://container@account/x",
+        "signed": f"https://host/x?X-Amz-Signature={HIDDEN}&part=1, https://host/y?a=1&sig={HIDDEN}",
     }
 
 

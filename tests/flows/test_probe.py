@@ -3,6 +3,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from flows.probe import Probe, WriterRate, _read_again_and_again, probe_machine
 from flows.worker import CaptureWorker
@@ -35,6 +36,23 @@ def test_a_probe_measures_this_machine_and_leaves_nothing(
     assert list(temporary.iterdir()) == [] and not Path(config.atlas).exists()
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_a_probe_computes_with_a_workers_threads(
+    tmp_path: Path, model: Path, n_threads: int
+) -> None:
+    seen = set[int]()
+
+    def look(*_: object) -> None:
+        seen.add(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    with torch.nn.modules.module.register_module_forward_hook(look):
+        probe = probe_machine(make_run(tmp_path, model), 0.1, n_threads)
+    torch.set_num_threads(before)
+    assert seen == {n_threads} and probe.n_threads == n_threads
+    assert probe.writers == max(1, n_threads // 2)
+
+
 def test_choosing_layers_and_heads_means_fewer_elements(tmp_path: Path, model: Path) -> None:
     capture = {"max_length": 32, "layers": [1], "heads": [0, 2]}
     probe = probe_machine(make_run(tmp_path, model, capture=capture), 0.1)
@@ -65,7 +83,7 @@ def test_a_corpus_without_text_cannot_be_probed(tmp_path: Path, model: Path) -> 
 
 def make_probe(one: float, many: float, encoded: float, writers: int) -> Probe:
     rates = WriterRate(1, one, encoded / 2), WriterRate(8, many, encoded)
-    return Probe("cpu", 16, 30.0, 1000, 100, *rates, writers=writers)
+    return Probe("cpu", 16, 4, 30.0, 1000, 100, *rates, writers=writers)
 
 
 def test_a_run_is_as_fast_as_the_writers_that_it_has() -> None:

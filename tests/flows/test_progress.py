@@ -53,6 +53,16 @@ def test_bars_fill_up() -> None:
     assert "map" in file.getvalue() and "4/4" in file.getvalue() and "heads" in file.getvalue()
 
 
+def test_what_was_waited_for_does_not_stay_beside_a_full_bar() -> None:
+    with show_bars(Console(file=io.StringIO())) as bars:
+        bars.start("plan", 1, "corpora")
+        bars.advance(0, "waiting for room")
+        (task,) = bars._progress.tasks
+        assert task.fields["note"] == "waiting for room"
+        bars.finish()
+        assert task.fields["note"] == ""
+
+
 def test_nobody_watching_is_fine() -> None:
     run(NoSteps())
 

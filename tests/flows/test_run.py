@@ -97,7 +97,12 @@ def test_libraries_are_quiet_and_workers_share_compiled_code(
     assert cache_folder() == tmp_path / "qkatlas"
     assert os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] == "CRITICAL"
     assert os.environ["PREFECT_LOGGING_TO_API_ENABLED"] == "false"
+    bare.setenv("HF_HOME", "/models")
     assert worker_environment()["TQDM_DISABLE"] == "1"
+    assert {"HF_HOME", "NUMBA_CACHE_DIR"} <= worker_environment().keys()
+    bare.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert not {"HF_HOME", "NUMBA_CACHE_DIR"} & worker_environment().keys(), "nodes have their own"
+    bare.delenv("RAY_ADDRESS")
     assert (ray_address(), prefect_url(), is_debugging()) == (None, None, False)
 
 
@@ -125,7 +130,7 @@ def test_a_run_after_shards_were_given_up_says_so(tmp_path: Path) -> None:
     rows = Snapshot.load(config.atlas).newest_shards().to_pylist()
     lost = {**rows[0], "shard_id": "lost", "status": "quarantined", "generation": 99}
     Lake(config.atlas).append("shards", lambda _: [lost], "test")
-    with pytest.raises(StageError, match=r"1 shard\(s\) were given up"):
+    with pytest.raises(StageError, match=r"1 shard\(s\) are quarantined"):
         run(config, Console(file=io.StringIO()))
 
 

@@ -16,7 +16,7 @@ from flows.head_tasks import HeadTask
 from flows.samples import HeadJob, Sample
 from flows.task_pool import run_tasks
 from pipeline.settings import MapSpec, TaskSpec, WorkerSpec
-from store.errors import ConfigError, NotInAtlasError
+from store.errors import ConfigError, NotInAtlasError, ObjectStoreError
 from tests.flows.tiny_run import local_ray, make_run
 
 
@@ -50,6 +50,15 @@ def test_tasks_are_done_and_failing_ones_do_not_stop_the_rest(config: RunConfig)
         list(run_tasks(half, [1, 99], config))
 
 
+def answer_later(path: str) -> str:
+    seen = Path(path)
+    n_asked = len(seen.read_text()) if seen.exists() else 0
+    if n_asked < 2:
+        seen.write_text("x" * (n_asked + 1))
+        raise ObjectStoreError("the store does not answer")
+    return "answered"
+
+
 def count_waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     waited: list[int] = []
     wait = ray.wait
@@ -60,6 +69,15 @@ def count_waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(ray, "wait", count_and_wait)
     return waited
+
+
+def test_a_task_waits_for_an_object_store(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = count_waits(monkeypatch)
+    outcomes = list(run_tasks(answer_later, [str(tmp_path / "asked")], config))
+    assert [outcome.result for outcome in outcomes if isinstance(outcome, Done)] == ["answered"]
+    assert waited.count(0) < 20, "it waits, and does not spin"
 
 
 def test_tasks_in_flight_are_bounded(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

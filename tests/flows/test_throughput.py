@@ -45,6 +45,23 @@ def test_a_count_that_fell_begins_anew() -> None:
     assert rate_of((0, 0), (1, 1000), (2, 10), (4, 50)) == 20
 
 
+def test_a_pause_is_no_part_of_the_rate() -> None:
+    before = [(30.0 * step, 1000 * step) for step in range(20)]
+    after = [(20_000 + 30.0 * step, 20_000 + 1000 * step) for step in range(3)]
+    assert rate_of(*before, after[0]) is None
+    assert rate_of(*before, *after) == pytest.approx(1000 / 30)
+
+
+def test_other_work_begins_anew() -> None:
+    throughput = Throughput()
+    throughput.add(0, 0)
+    throughput.add(10, 500)
+    throughput.begin_anew()
+    throughput.add(100, 500)
+    throughput.add(101, 600)
+    assert throughput.rate() == 100
+
+
 def test_time_left_is_what_waits_over_the_rate() -> None:
     throughput = Throughput()
     assert throughput.time_left(100) is None

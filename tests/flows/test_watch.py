@@ -97,6 +97,22 @@ def test_throughput_and_time_left_follow_the_ledger(
     assert second.active[worker.name()] == pytest.approx(done / seconds)
 
 
+def test_a_night_without_work_is_no_part_of_the_throughput(
+    planned: tuple[RunConfig, CaptureWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = planned
+    clock = Clock()
+    watch = Watch(config.atlas, clock)
+    counts = [(100, 900), (500, 500), (1000, 0), (1000, 0), (1000, 600), (1200, 400)]
+    rates = []
+    for n_done, n_planned in counts:
+        now = Contents(n_tokens={"done": n_done, "planned": n_planned})
+        monkeypatch.setattr(watch, "_read", lambda now=now: now)
+        rates.append(watch.look().rate)
+        clock.now += 3600 if n_planned == 0 else 10
+    assert rates[1:3] == [40, 45] and rates[4:] == [None, 20]
+
+
 def test_what_was_done_before_the_watch_began_is_no_throughput(done: RunConfig) -> None:
     look = Watch(done.atlas).look()
     assert look.contents.done > 0 and look.rate is None

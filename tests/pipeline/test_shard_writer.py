@@ -13,6 +13,7 @@ from pipeline.buffers import ChunkBuffer, Wanted
 from pipeline.shard_writer import ShardWriter
 from pipeline.stacks import CallSite
 from store.schema import TABLES
+from tests.store.full_disk import no_room
 
 
 def make_chunk(models: tuple[str, ...] = ("m",), n_rows: int = 6) -> ChunkBuffer:
@@ -108,6 +109,16 @@ def test_abandon_deletes_all_though_none_can_be_closed(
 
     monkeypatch.setattr(pq.ParquetWriter, "close", full)
     with pytest.raises(OSError, match="No space left"):
+        writer.close()
+    writer.abandon()
+    assert files_below(tmp_path) == []
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    writer = ShardWriter(str(tmp_path), {"m": "ab"}, 0, threads=2)
+    chunk = make_chunk(n_rows=20_000)
+    with pytest.raises(OSError, match=r"File too large: '.*/s-ab-0-\w+\.parquet'"), no_room(20_000):
+        write(writer, chunk)
         writer.close()
     writer.abandon()
     assert files_below(tmp_path) == []

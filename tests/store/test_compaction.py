@@ -229,7 +229,7 @@ def test_damaged_input_is_left_and_named_while_others_are_merged(tmp_path: Path)
     path.write_bytes(path.read_bytes()[:50])
     done = {row.table: row for row in compact(lake.uri)}
     assert [path.name in line for line in done["queries"].failures] == [True]
-    assert n_files(lake.uri, "queries") == 3 + 1
+    assert n_files(lake.uri, "queries") == 2 + 1
     assert n_files(lake.uri, "keys") == 2
 
 

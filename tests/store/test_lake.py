@@ -55,7 +55,7 @@ def test_create_twice_is_create_once(lake: Lake) -> None:
 def test_tables_carry_format_partitions_and_comments(lake: Lake) -> None:
     for name, table in TABLES.items():
         found = open_table(lake.uri, name)
-        assert found.metadata().configuration[FORMAT_PROPERTY] == "1"
+        assert found.metadata().configuration[FORMAT_PROPERTY] == "2"
         assert tuple(found.metadata().partition_columns) == table.partitions
         assert found.metadata().description == table.about
 
@@ -124,7 +124,7 @@ def test_create_refuses_foreign_content(tmp_path: Path) -> None:
 
 def test_create_refuses_a_newer_format(lake: Lake) -> None:
     handle = open_table(lake.uri, "maps")
-    handle.alter.set_table_properties({FORMAT_PROPERTY: "2"}, raise_if_not_exists=False)
+    handle.alter.set_table_properties({FORMAT_PROPERTY: "3"}, raise_if_not_exists=False)
     with pytest.raises(AtlasFormatError, match="upgrade QK Atlas"):
         lake.create()
 

@@ -11,6 +11,8 @@ import pyarrow.fs as pafs
 import pytest
 import s3fs  # type: ignore[import-untyped]
 from deltalake import DeltaTable
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from infra.object_store import KEY, REGION, SECRET, ObjectStore, run_object_store
 from store import object_store, s3_place
@@ -21,6 +23,7 @@ from store.errors import (
     ConfigError,
     ObjectStoreError,
     StoreAccessError,
+    UnsafeStoreError,
 )
 from store.lake import Lake
 from store.object_errors import redact, trouble_of
@@ -104,6 +107,28 @@ def test_an_atlas_is_made_and_opened_without_empty_objects(store: ObjectStore) -
     assert found and all(one["Key"].endswith(".json") and one["Size"] for one in found)
 
 
+def test_a_store_without_conditional_puts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_object_store(tmp_path, has_conditions=False) as careless:
+        careless.make_bucket("lab")
+        for name, value in careless.environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UnsafeStoreError, match=r"s3://lab/my/atlas: .*ignores `If-None-Match"):
+            Lake(ATLAS).create()
+        left = careless.client().list_objects_v2(Bucket="lab").get("Contents", [])
+        assert sum(one["Size"] for one in left) == 0
+
+
+def test_a_deleted_file_leaves_no_empty_object(store: ObjectStore) -> None:
+    where, root = filesystem("s3://lab/deleted")
+    path = f"{root}/queries/model=m/layer=0/a.parquet"
+    with where.open_output_stream(path) as stream:
+        stream.write(b"x")
+    where.delete_file(path)
+    assert "Contents" not in store.client().list_objects_v2(Bucket="lab", Prefix="deleted/")
+
+
 def test_a_local_atlas_needs_no_options(tmp_path: Path) -> None:
     assert storage_options(str(tmp_path)) is None
     where, root = filesystem(str(tmp_path))
@@ -113,6 +138,15 @@ def test_a_local_atlas_needs_no_options(tmp_path: Path) -> None:
 def test_what_workers_are_sent_is_no_secret() -> None:
     sent = public_environment()
     assert sent["AWS_REGION"] == REGION and not has_leak(repr(sent))
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_an_endpoint_with_credentials_is_sent_to_nobody(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, f"https://me:{SECRET}@lab:9000")
+    sent = public_environment()
+    assert name not in sent and not has_leak(repr(sent)) and sent["AWS_REGION"] == REGION
 
 
 def test_http_is_allowed_where_it_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +206,7 @@ def test_a_store_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
     ("uri", "said"),
     [
         ("s3://me:hush@lab/a", "s3://lab holds credentials"),
-        ("https://lab/a.txt?X-Amz-Signature=hush", "https://lab holds credentials"),
+        ("https://lab/a.txt?X-Amz-Signature=hush", "https://lab holds .*download the file first"),
         ("s3://lab/a?access_key=hush", "s3://lab holds credentials"),
         ("s3://lab/a%20b", "choose a key without '%'"),
         ("s3://lab/a/../b", "choose a key without"),
@@ -197,11 +231,35 @@ def test_uris_that_no_atlas_can_have(uri: str, said: str) -> None:
         f"http://{KEY}:{SECRET}@minio.lab:9000 refused",
         "secret_access_key='abcdef0123' session_token: abcdef0123",
         "key ASIAIOSFODNN7EXAMPLE",
+        "<Error><AWSAccessKeyId>abcdef0123</AWSAccessKeyId></Error>",
     ],
 )
 def test_texts_of_stores_lose_their_secrets(text: str) -> None:
     shown = redact(text)
     assert not has_leak(shown) and "abcdef0123" not in shown and "ASIA" not in shown
+
+
+FORMS = (
+    "<AWSAccessKeyId>{}</AWSAccessKeyId>",
+    "<Token-0>{}</Token-0>",
+    "Authorization: Bearer {}",
+    "'Authorization': 'Basic {}'",
+    "password={}",
+    '{{"secret_access_key": "{}"}}',
+    "session_token: {}",
+    "?X-Amz-Signature={}&x=1",
+    "https://user:{}@host/a",
+    "https://user:a@{}@host/a",
+)
+PLAIN = st.text("abcXYZ019 .:/<>'\"@&?", max_size=20)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PLAIN, st.sampled_from(FORMS), st.text("ghijGHIJ2345+._-", min_size=12, max_size=40), PLAIN)
+def test_whatever_surrounds_a_secret_it_is_gone(
+    before: str, form: str, secret: str, after: str
+) -> None:
+    assert secret not in redact(f"{before}{form.format(secret)}{after}")
 
 
 def test_texts_of_all_three_libraries_are_understood() -> None:
@@ -258,7 +316,8 @@ def test_open_files_take_no_memory_each() -> None:
 
 def test_uploads_of_killed_workers_are_found_and_ended(store: ObjectStore) -> None:
     client = store.client()
-    keys = ["my/atlas/queries/a.parquet", "my/atlas/keys/b.parquet", "my/atlas-2/c.parquet"]
+    keys = ["my/atlas/queries/a.parquet", "my/atlas/_state/b.npz"]
+    keys += ["my/atlas-2/keys/c.parquet", "my/atlas/others.bin"]
     for key in keys:
         begun = client.create_multipart_upload(Bucket="lab", Key=key)
         client.upload_part(
@@ -267,6 +326,7 @@ def test_uploads_of_killed_workers_are_found_and_ended(store: ObjectStore) -> No
     assert list_aborted_uploads(ATLAS, datetime(2010, 11, 1, tzinfo=UTC)) == []
     found = list_aborted_uploads(ATLAS, datetime(2010, 12, 1, tzinfo=UTC))  # moto's: 10 November
     assert {upload.key for upload in found} == {f"lab/{key}" for key in keys[:2]}
+    assert list_aborted_uploads("s3://lab", datetime(2010, 12, 1, tzinfo=UTC)) == []
     abort_uploads(ATLAS, found)
     abort_uploads(ATLAS, found)  # another may have been faster
     left = client.list_multipart_uploads(Bucket="lab")["Uploads"]

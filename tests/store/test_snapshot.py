@@ -252,8 +252,8 @@ def test_foreign_delta_table_is_refused(empty: Path) -> None:
 
 
 def test_newer_format_asks_for_an_upgrade(tmp_path: Path) -> None:
-    create_tables(tmp_path, version="2")
-    with pytest.raises(AtlasFormatError, match=r"has format 2, .* up to 1: upgrade QK Atlas"):
+    create_tables(tmp_path, version="3")
+    with pytest.raises(AtlasFormatError, match=r"has format 3, .* up to 2: upgrade QK Atlas"):
         open_table(str(tmp_path), "shards")
 
 

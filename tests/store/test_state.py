@@ -14,6 +14,7 @@ from store.atlas import Atlas
 from store.errors import AtlasFormatError, ShapeError
 from store.snapshot import Snapshot
 from store.state import read_state, write_state
+from tests.store.full_disk import no_room
 from tests.store.lake_fixture import build_atlas
 
 STATE: dict[str, NDArray[Any]] = {
@@ -97,3 +98,9 @@ def test_readers_pass_states_by(tmp_path: Path) -> None:
         names = opened.sql("SHOW TABLES")["name"].to_pylist()
         assert "_state" not in names and "points" in names
         assert opened.sql("SELECT count(*) AS n FROM queries")["n"][0].as_py() > 0
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    state = {"numbers": np.random.default_rng(0).normal(size=10_000)}
+    with pytest.raises(OSError, match=r"'.*_state/m1/state-\w+\.npz'"), no_room(20_000):
+        write_state(str(tmp_path), "m1", state)

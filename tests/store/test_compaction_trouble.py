@@ -1,0 +1,231 @@
+"""What becomes of merged files when a commit's fate is unknown, files are many, old or damaged."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.fs as pafs
+import pytest
+
+from store import compaction
+from store.check import check
+from store.compaction import compact, plan_groups
+from store.errors import AtlasFormatError, CommitError, OpenFilesError
+from store.lake import SHARDS, Lake
+from store.merging import Group, _runs, merge
+from store.scan import read_files
+from store.schema import FORMAT_PROPERTY
+from store.snapshot import LEDGERS, Snapshot, open_table
+from store.upkeep import View, commit
+from tests.store.small_shards import (
+    add_part,
+    contents,
+    describe,
+    make_lake,
+    n_files,
+    ordered,
+    write_shard,
+)
+from tests.store.test_compaction import HEAD, merge_all
+
+
+def test_commit_that_arrives_after_it_was_given_up_finds_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A put that timed out may still be on its way: only a refusal lets outputs be deleted."""
+    lake = make_lake(tmp_path, 3)
+    before = contents(lake.uri)
+    held: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def time_out(*arguments: Any, **options: Any) -> None:
+        if arguments[1] != "queries":
+            return commit(*arguments, **options)
+        held.append((arguments, options))
+        raise OSError("operation timed out")
+
+    monkeypatch.setattr(compaction, "commit", time_out)
+    with pytest.raises(CommitError, match=r"queries: whether merged files .* is not known"):
+        compact(lake.uri)
+    assert contents(lake.uri) == before
+    commit(*held[0][0], **held[0][1])
+    assert contents(lake.uri) == before
+    assert n_files(lake.uri, "queries") == 2
+    assert check(lake.uri).problems == []
+
+
+def test_commit_whose_answer_was_lost_counts_and_keeps_what_was_merged_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its outputs are merged by somebody else before it looks; older readers still read them."""
+    lake = make_lake(tmp_path, 3)
+    before = contents(lake.uri)
+    view = View.load(lake.uri, "queries")
+    merged = merge_all(lake.uri, view)
+
+    def lose_answer(*arguments: Any, **options: Any) -> None:
+        commit(*arguments, **options)
+        monkeypatch.undo()
+        lake.commit(SHARDS, [write_shard(tmp_path, "more", [(9, 0, 1)])])
+        compact(lake.uri)
+        raise OSError("connection reset")
+
+    monkeypatch.setattr(compaction, "commit", lose_answer)
+    compaction.commit_merged(lake.uri, view.handle, merged)
+    assert all((tmp_path / "queries" / file.path).exists() for _, file in merged)
+    assert len(contents(lake.uri)["queries"]) == len(before["queries"]) + 2 * 2 * 3
+
+
+def nightly(root: Path, n_days: int) -> Lake:
+    """Two files that grow by a row a night, both in one shard."""
+    lake = Lake(str(root))
+    lake.create()
+    describe(root)
+    days = range(n_days)
+    units = [write_shard(root, f"d{day}", [(0, day, day), (1, day, day)]) for day in days]
+    lake.commit(SHARDS, units)
+    return lake
+
+
+@contextmanager
+def few_open_files(n: int) -> Iterator[None]:
+    """A process that may open so many files more than it has open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + n, hard)
+    )
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_nights_than_files_may_be_open_are_merged_in_rounds(tmp_path: Path) -> None:
+    lake = nightly(tmp_path, 150)
+    before = contents(lake.uri)
+    with few_open_files(100):
+        compact(lake.uri, threads=1)
+    assert contents(lake.uri) == before
+    assert {n_files(lake.uri, table) for table in ("tokens", "sequences")} == {1}
+    places = ordered(lake.uri, "queries", **HEAD).select(["sequence_id", "position"]).to_pylist()
+    assert places == sorted(places, key=lambda row: (row["sequence_id"], row["position"]))
+    assert compact(lake.uri) == []
+
+
+def test_too_many_open_files_are_no_damage(tmp_path: Path) -> None:
+    lake = nightly(tmp_path, 60)
+    group = plan_groups(View.load(lake.uri, "tokens"), 10**9)[0]
+    files = Snapshot.load(lake.uri).files("tokens")
+    with few_open_files(20), pytest.raises(OpenFilesError, match=r"no more files .*ulimit -n"):
+        merge(lake.uri, group, 1)
+    with few_open_files(-3):
+        with pytest.raises(OpenFilesError, match=r"no more files .*ulimit -n"):
+            open_table(lake.uri, "tokens")
+        with pytest.raises(OpenFilesError, match=r"no more files .*ulimit -n"):
+            read_files("tokens", files)
+
+
+def test_rows_that_are_held_at_once_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of files in between each other and of points; files one behind the other are only copied."""
+    monkeypatch.setattr(compaction, "MOST_ROWS", 60)
+    lake = nightly(tmp_path / "mixed", 20)  # of 6 tokens a night
+    groups = plan_groups(View.load(lake.uri, "tokens"), 10**9)
+    assert [(group.n_rows, group.is_cut) for group in groups] == [(60, True), (60, False)]
+    before = contents(lake.uri)
+    compact(lake.uri)
+    assert contents(lake.uri) == before
+    behind = make_lake(tmp_path / "behind", 20)
+    for part in range(7):
+        add_part(tmp_path / "behind", "aa", part)
+    (group,) = plan_groups(View.load(behind.uri, "tokens"), 10**9)
+    assert group.n_rows == 120
+    groups = plan_groups(View.load(behind.uri, "points"), 10**9)
+    assert [group.n_rows for group in groups] == [60, 60]  # and one of 20 alone
+
+
+def test_order_of_a_merge_is_worked_out_by_sequences_not_rows(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.create()
+    for night in range(2):
+        parts = [(0, 5 * night, 5 * night + 4), (1, 5 * night, 5 * night + 4)]
+        lake.commit(SHARDS, [write_shard(tmp_path, f"d{night}", parts, length=5_000)])
+    (group,) = plan_groups(View.load(lake.uri, "tokens"), 10**9)
+    system, paths = _local(tmp_path, group)
+    runs = _runs(group, paths, system)
+    assert runs == [(0, 25_000), (1, 25_000), (0, 25_000), (1, 25_000)]
+    ids = ordered(lake.uri, "tokens")["sequence_id"].to_numpy()
+    merge_of = merge(lake.uri, group, 1)
+    assert merge_of.n_rows == len(ids) == 100_000
+    assert np.unique(ids).size == 20
+
+
+def _local(root: Path, group: Group) -> tuple[pafs.FileSystem, list[str]]:
+    return pafs.LocalFileSystem(), [str(root / group.table / file.path) for file in group.files]
+
+
+def test_damaged_file_leaves_only_itself_unmerged(tmp_path: Path) -> None:
+    lake = make_lake(tmp_path, 12)
+    path = Path(Snapshot.load(lake.uri).files("queries", **HEAD)["path"][5].as_py())
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 3] ^= 255
+    path.write_bytes(damaged)
+    done = {row.table: row for row in compact(lake.uri)}
+    assert [path.name in line for line in done["queries"].failures] == [True]
+    assert (done["queries"].n_before, done["queries"].n_after) == (23, 2)
+    left = Snapshot.load(lake.uri).files("queries", **HEAD)["path"].to_pylist()
+    assert str(path) in left
+    assert len(left) == 2
+    again = {row.table: row for row in compact(lake.uri)}
+    assert list(again) in ([], ["queries"])
+
+
+def set_format(uri: str, number: str) -> None:
+    """Make all tables of a format."""
+    for name in (*LEDGERS, "queries", "keys", "tokens", "sequences", "points"):
+        handle = open_table(uri, name)
+        handle.alter.set_table_properties({FORMAT_PROPERTY: number}, raise_if_not_exists=False)
+
+
+def test_merged_files_are_not_shown_to_programs_that_do_not_know_them(tmp_path: Path) -> None:
+    """Tables of format 1 are read and written as they are, until the first merge into them."""
+    lake = make_lake(tmp_path, 2)
+    set_format(lake.uri, "1")
+    lake.commit(SHARDS, [write_shard(tmp_path, "more", [(9, 0, 1)])])
+    before = contents(lake.uri)
+
+    def formats() -> dict[str, str]:
+        names = ("queries", "keys", "tokens", "sequences", "points")
+        tables = {name: open_table(lake.uri, name) for name in names}
+        return {n: t.metadata().configuration[FORMAT_PROPERTY] for n, t in tables.items()}
+
+    assert set(formats().values()) == {"1"}
+    compact(lake.uri)
+    assert formats() == {
+        **dict.fromkeys(("queries", "keys", "tokens", "sequences"), "2"),
+        "points": "1",
+    }
+    assert contents(lake.uri) == before
+    assert n_files(lake.uri, "tokens") == 1
+    entries = sorted((tmp_path / "tokens" / "_delta_log").glob("*.json"))
+    raised = next(n for n, e in enumerate(entries) if '"qkatlas.format":"2"' in e.read_text() and n)
+    merged = next(n for n, e in enumerate(entries) if "/c-" in e.read_text())
+    assert raised < merged
+    assert check(lake.uri).problems == []
+
+
+def test_old_program_refuses_an_atlas_with_merged_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = make_lake(tmp_path, 2)
+    set_format(lake.uri, "1")
+    monkeypatch.setattr("store.snapshot.FORMAT", 1)
+    Snapshot.load(lake.uri)
+    monkeypatch.undo()
+    compact(lake.uri)
+    monkeypatch.setattr("store.snapshot.FORMAT", 1)
+    with pytest.raises(AtlasFormatError, match=r"has format 2, .* up to 1: upgrade QK Atlas"):
+        Snapshot.load(lake.uri)
