@@ -17,8 +17,8 @@ from store.errors import AtlasFormatError, CommitError, OpenFilesError
 from store.lake import SHARDS, Lake
 from store.merging import Group, _runs, merge
 from store.scan import read_files
-from store.schema import FORMAT_PROPERTY
-from store.snapshot import LEDGERS, Snapshot, open_table
+from store.schema import FORMAT_PROPERTY, TABLES
+from store.snapshot import Snapshot, open_table
 from store.upkeep import View, commit
 from tests.store.small_shards import (
     add_part,
@@ -185,7 +185,7 @@ def test_damaged_file_leaves_only_itself_unmerged(tmp_path: Path) -> None:
 
 def set_format(uri: str, number: str) -> None:
     """Make all tables of a format."""
-    for name in (*LEDGERS, "queries", "keys", "tokens", "sequences", "points"):
+    for name in TABLES:
         handle = open_table(uri, name)
         handle.alter.set_table_properties({FORMAT_PROPERTY: number}, raise_if_not_exists=False)
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from store.check import check
 from store.compaction import compact
 from store.errors import ConfigError
 from store.lake import MAPS, SHARDS, Lake
+from store.scan import read_files
 from store.snapshot import Snapshot
 from store.state import write_state
 from store.upkeep import View
@@ -21,6 +22,7 @@ from tests.store.small_shards import add_part, contents, make_lake, write_shard
 from tests.store.test_compaction import drop, merge_all
 
 DAY = timedelta(hours=25)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def age(root: Path, *names: str) -> None:
@@ -155,3 +157,44 @@ def test_compaction_that_was_killed_leaves_orphans_that_go(tmp_path: Path) -> No
     assert len(vacuum(lake.uri).deleted) == 2
     assert paths_on_disk(tmp_path) == on_disk
     assert contents(lake.uri) == before
+
+
+def test_shard_of_a_driver_whose_clock_is_behind_is_left_while_it_is_committed(
+    tmp_path: Path, yesterday: pytest.MonkeyPatch
+) -> None:
+    """The log says that its files are a day old; the disk, which has a clock of its own, does not."""
+    lake = make_lake(tmp_path, 1)
+    unit = write_shard(tmp_path, "late", [(8, 0, 1)])
+    for table in SHARDS.data_tables:
+        lake._commit_files(SHARDS, table, [unit])
+    yesterday.undo()
+    assert vacuum(lake.uri).unlisted == []  # elsewhere, under a clock that is right
+    lake.commit(SHARDS, [unit])
+    assert check(lake.uri).problems == []
+    assert len(contents(lake.uri)["queries"]) == 2 * 2 * 2 * 3
+
+
+def test_what_was_merged_under_a_clock_that_was_behind_stays_for_its_readers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last commits before the merges came after the step too, and say nothing of the time."""
+    lake = make_lake(tmp_path, 3)
+    reader = Snapshot.load(lake.uri)
+    real, real_removal = clock.now, clock.removal_time
+    behind = timedelta(days=3)
+    monkeypatch.setattr(clock, "now", lambda: real() - behind)
+    monkeypatch.setattr(
+        clock,
+        "removal_time",
+        lambda last, *more: real_removal(last - clock.milliseconds(EPOCH + behind), *more),
+    )
+    for number in range(2):  # the second lists hardly a file from before the step
+        lake.commit(SHARDS, [write_shard(tmp_path, f"b{number}", [(20 + number, 0, 1)])])
+        compact(lake.uri)
+    later = contents(lake.uri)
+    monkeypatch.undo()
+    age(tmp_path, ".parquet")
+    assert vacuum(lake.uri).deleted == []
+    for table in ("queries", "keys", "tokens", "sequences"):
+        assert len(read_files(table, reader.files(table)))
+    assert contents(lake.uri) == later
