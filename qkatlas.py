@@ -157,6 +157,8 @@ def status(
 
     Example: `qkatlas status --atlas build/demo-atlas --watch`
     """
+    if until_done and not watch:
+        raise typer.BadParameter("it ends a watch: give --watch, too", param_hint="--until-done")
     if watch:
         from flows.watch_view import watch_atlas
 

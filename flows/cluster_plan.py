@@ -18,7 +18,7 @@ from rich.table import Table
 from flows.config import RunConfig
 from flows.environment import ray_address
 from flows.estimate import Estimate, EstimateRow, estimate_run
-from flows.quantities import format_seconds
+from flows.quantities import format_seconds, short
 from pipeline.settings import WorkerSpec
 from store.errors import ConfigError
 
@@ -200,9 +200,9 @@ def show_costs(costs: Costs, price: float, console: Console) -> None:
     """Print what a run takes on a cluster, a fact a line."""
     lines = []
     if costs.wall_s is not None and costs.worker_hours is not None:
-        lines.append(f"{costs.worker_hours:,.2f} worker-hours")
+        lines.append(f"{short(costs.worker_hours)} worker-hours")
         if costs.gpu_hours:
-            lines.append(f"{costs.gpu_hours:,.2f} GPU-hours")
+            lines.append(f"{short(costs.gpu_hours)} GPU-hours")
         lines.append(f"{format_seconds(costs.wall_s)} on {costs.n_workers:,} workers like this")
     lines.append(f"{costs.usd_per_month:,.2f} USD a month of storage, at {price:g} a GB (--price)")
     for line in lines:

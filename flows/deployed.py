@@ -18,21 +18,31 @@ from rich.console import Console
 from typer import Exit
 
 from flows.config import RunConfig, load_config
-from store.errors import ConfigError, StageError
+from store.errors import AtlasError, ConfigError, StageError
 
 MOST_ATTEMPTS = 3
 """So often in a row a run may crash and run again: Prefect refuses more, by the schema below."""
 
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
+_NO_CREDENTIALS = {"pattern": rf"^(?!.*{_CREDENTIALS.pattern})"}
+"""In the schema, by which Prefect's server refuses a parameter before it stores it."""
 
 ConfigPath = Annotated[
     str, Field(min_length=1, description="YAML file of the run: an absolute path on the worker.")
 ]
 Overrides = Annotated[
-    list[str] | None, Field(description="Fields to replace, each as for `--set`: `a.b=c`.")
+    list[str] | None,
+    Field(
+        description="Fields to replace, each as for `--set`: `a.b=c`.",
+        json_schema_extra={"items": _NO_CREDENTIALS},
+    ),
 ]
 AtlasUri = Annotated[
-    str | None, Field(description="In place of the configuration's atlas; without credentials.")
+    str | None,
+    Field(
+        description="In place of the configuration's atlas; without credentials.",
+        json_schema_extra=_NO_CREDENTIALS,
+    ),
 ]
 Attempt = Annotated[
     int,
@@ -132,6 +142,8 @@ def maintain(
                 said[step] = run_step(step, uri)
             except StageError as error:
                 failed.append(str(error))
+            except AtlasError as error:
+                failed.append(f"maintain {step}: {error}")
     if failed:
         raise StageError("\n".join(failed))
     return said

@@ -19,3 +19,8 @@ def format_seconds(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60:02} min"
     return f"{whole // 86_400:,} d {whole % 86_400 // 3600:02} h"
+
+
+def short(n: float) -> str:
+    """An amount to three digits, or to its last whole one where it has more."""
+    return f"{n:,.0f}" if n >= 100 else f"{n:.3g}"

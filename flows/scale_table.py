@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.cluster_plan import USD_PER_GB_MONTH, Costs, Load, price_load
+from flows.quantities import short
 from pipeline.settings import CaptureSpec
+from store.errors import ConfigError
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 PROBED = PAGE.with_name("scale-probe.json")
@@ -264,11 +266,20 @@ def _probe(probe: dict[str, Any]) -> str:
 
 
 def write_probe(config: str) -> None:
-    """Probe this machine with a configuration, and keep what it did for the page."""
+    """Probe this machine with a configuration, and keep what it did for the page.
+
+    Raises:
+        ConfigError: other programs have the machine's cores.
+    """
     from flows.config import load_config
     from flows.probe import probe_machine
 
-    before = os.getloadavg()[0]
+    before, n_cores = os.getloadavg()[0], os.cpu_count() or 1
+    if before > n_cores / 2:
+        raise ConfigError(
+            f"the load of this machine is {before:.1f} on {n_cores} cores, so the probe would "
+            "measure other programs: end them, and wait until it is below half a core each"
+        )
     loaded = load_config(config)
     probe = probe_machine(loaded)
     about = {
@@ -309,16 +320,11 @@ def _case_row(case: Case) -> Sequence[str]:
         scaled(case.load.n_tokens),
         f"{scaled(case.load.n_bytes)}B",
         scaled(case.load.n_files),
-        _short(costs[0].gpu_hours or 0),
+        short(costs[0].gpu_hours or 0),
         f"{case.device_share:.0%}",
         *(rough_time(each.wall_s or 0) for each in costs),
-        _short(costs[0].usd_per_month),
+        short(costs[0].usd_per_month),
     )
-
-
-def _short(n: float) -> str:
-    """An amount to three digits, or to its last whole one where it has more."""
-    return f"{n:,.0f}" if n >= 100 else f"{n:.3g}"
 
 
 def scaled(n: float) -> str:

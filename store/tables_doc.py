@@ -103,8 +103,8 @@ deleted. A file's name says whose it is, and the ledger what became of that:
 
 Read the ledger first, then the table; where the table names an n above the version of the ledger
 that was read, or something was dropped since, read both again. Compaction keeps every row, so a
-table's `n_files` and `bytes` in `shards` say what was captured, not what lies there now. `qkatlas maintain vacuum` takes out what
-does not count and is a day old.
+table's `n_files` and `bytes` in `shards` say what was captured, not what lies there now.
+`qkatlas maintain vacuum` takes out what does not count and is a day old.
 
 ```python
 done = duckdb.sql(f\"\"\"

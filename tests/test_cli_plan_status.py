@@ -100,6 +100,7 @@ def test_plan_for_a_cluster_after_a_probe(run: Run, tmp_path: Path, model: Path)
         (("plan", "x.yaml", "--price", -1), "greater than or equal to 0"),
         (("plan", "x.yaml", "--probe-seconds", 0), "greater than or equal to 0.1"),
         (("status", "--every", 0), "greater than or equal to 0.1"),
+        (("status", "--until-done"), "give --watch, too"),
     ],
 )
 def test_amounts_out_of_range_are_one_line(

@@ -22,6 +22,7 @@ from prefect.server.events.schemas.automations import AutomationCreate
 from prefect.server.utilities.user_templates import render_user_template_sync
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import validate
 
 import flows.deployed
 from flows.atlas_turn import atlas_turn, queue_name
@@ -39,7 +40,7 @@ from flows.deployed import (
 from flows.stages import StageResult
 from flows.work import find_work, load_snapshot
 from flows.worker import CaptureWorker
-from store.errors import ConfigError, StageError
+from store.errors import CommitError, ConfigError, StageError
 from store.lake import SHARDS, Lake
 from tests.flows.tiny_run import (
     make_lines,
@@ -232,6 +233,21 @@ def test_parameters_that_hold_credentials_are_refused_and_not_repeated(tmp_path:
         read_config("a.yaml")
 
 
+@pytest.mark.parametrize("name", ["nightly_build", "refresh_maps", "maintain"])
+def test_prefect_refuses_credentials_before_it_stores_them(name: str) -> None:
+    schema = parameter_schema(getattr(flows.deployed, name)).model_dump_for_openapi()
+    for good in (
+        {"atlas": "s3://bucket/a@b", "overrides": ["corpus.source=s3://bucket/x@y"]},
+        {"atlas": None, "overrides": None},
+    ):
+        assert validate({"config": "/run.yaml", **good}, schema) == []
+    for bad in (
+        {"atlas": "s3://key:hush@bucket/a"},
+        {"overrides": ["model.dtype=float32", "corpus.source=https://me:hush@host/x"]},
+    ):
+        assert len(validate({"config": "/run.yaml", **bad}, schema, raise_on_error=False)) == 1
+
+
 @pytest.mark.parametrize(
     ("result", "said"),
     [
@@ -302,6 +318,23 @@ def test_every_step_of_maintenance_says_what_it_did(config: str) -> None:
     for step in STEPS:
         assert run_step(step, uri)
     assert list(maintain.fn(config)) == list(STEPS)
+
+
+def test_a_step_of_maintenance_that_fails_does_not_keep_the_others_from_running(
+    config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def step(name: str, uri: str) -> str:
+        if name == "compact":
+            raise CommitError("somebody else was faster")
+        done.append(name)
+        return name
+
+    monkeypatch.setattr(flows.deployed, "run_step", step)
+    with pytest.raises(StageError, match="maintain compact: somebody else was faster"):
+        maintain.fn(config)
+    assert done == [name for name in STEPS if name != "compact"]
 
 
 def test_maintenance_that_finds_damage_goes_on_and_fails(config: str) -> None:

@@ -18,7 +18,9 @@ from flows.scale_table import (
     make_tables,
     rough_time,
     scaled,
+    write_probe,
 )
+from store.errors import ConfigError
 
 MINILM = Shape("MiniLM", 6, 12, 12, 32, 22_713_216, 256, "")
 EVERYTHING, FOUR_LAYERS = LEVERS[0], LEVERS[2]
@@ -164,3 +166,10 @@ def test_numbers_have_three_digits(n: float, text: str) -> None:
 )
 def test_durations_have_one_unit(seconds: float, text: str) -> None:
     assert rough_time(seconds) == text
+
+
+def test_a_busy_machine_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (9.0, 9.0, 9.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    with pytest.raises(ConfigError, match=r"load of this machine is 9.0 on 4 cores"):
+        write_probe("nothing.yaml")

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from store import snapshot as module
 from store.compaction import compact
 from store.lake import MAPS, SHARDS
 from store.snapshot import LEDGERS, Snapshot, open_table
 from store.vacuum import vacuum
+from store.visibility import read_coverage
 from tests.faults.orphans import a_day_ahead
 from tests.store.small_shards import add_part, contents, make_lake, write_shard
 from tests.store.test_compaction import drop
 
 
 def between(monkeypatch: pytest.MonkeyPatch, act: Any) -> list[str]:
-    """Act once, after a reader has its ledgers and before it has the tables; gives what it opens."""
+    """Act once, between a reader's ledgers and its tables; gives what it opens."""
     opened, turn = list[str](), threading.Lock()
 
     def open_and_act(uri: str, name: str) -> DeltaTable:
@@ -26,7 +26,9 @@ def between(monkeypatch: pytest.MonkeyPatch, act: Any) -> list[str]:
             is_first = name not in LEDGERS and not set(opened) - set(LEDGERS)
             opened.append(name)
             if is_first:
-                act()
+                with monkeypatch.context() as patched:  # what it opens itself does not wait for it
+                    patched.setattr("store.snapshot.open_table", open_table)
+                    act()
         return open_table(uri, name)
 
     monkeypatch.setattr("store.snapshot.open_table", open_and_act)
@@ -57,7 +59,8 @@ def test_drop_and_vacuum_while_an_atlas_is_opened_show_no_shard_without_rows(
     between(monkeypatch, act)
     found = Snapshot.load(lake.uri)
     assert unlisted[0] > 4
-    status = dict(zip(*(found.newest_shards()[n].to_pylist() for n in ("shard_id", "status"))))
+    newest = found.newest_shards()
+    status = dict(zip(newest["shard_id"].to_pylist(), newest["status"].to_pylist(), strict=True))
     assert status == {"a0": "dropped", "a1": "dropped", "a2": "dropped", "kept": "done"}
     assert sum(found.files("tokens")["n_rows"].to_pylist()) == 6
 
@@ -98,7 +101,7 @@ def test_where_done_shards_lie_is_worked_out_once_a_snapshot(
 ) -> None:
     lake = make_lake(tmp_path, 3)
     compact(lake.uri)
-    calls, real = list[int](), module.read_coverage
+    calls, real = list[int](), read_coverage
 
     def read(shards: Any) -> Any:
         calls.append(len(shards))

@@ -17,6 +17,7 @@ from store.snapshot import Snapshot
 from store.state import write_state
 from store.upkeep import View
 from store.vacuum import vacuum
+from tests.faults.orphans import a_day_ahead
 from tests.store.lake_units import listed, paths_on_disk
 from tests.store.small_shards import add_part, contents, make_lake, write_shard
 from tests.store.test_compaction import drop, merge_all
@@ -101,6 +102,8 @@ def test_half_a_shard_and_dropped_ones_leave_the_log_first(
     yesterday.undo()
     assert vacuum(lake.uri, dry_run=True).unlisted == []  # young by the clock of the disk
     age(tmp_path, ".parquet")
+    assert not any("/c-" in path for path in vacuum(lake.uri, dry_run=True).unlisted)
+    yesterday.setattr("store.clock.now", a_day_ahead)  # merged files were listed today
     before = contents(lake.uri)
     would = vacuum(lake.uri, dry_run=True)
     done = vacuum(lake.uri)
@@ -162,7 +165,7 @@ def test_compaction_that_was_killed_leaves_orphans_that_go(tmp_path: Path) -> No
 def test_shard_of_a_driver_whose_clock_is_behind_is_left_while_it_is_committed(
     tmp_path: Path, yesterday: pytest.MonkeyPatch
 ) -> None:
-    """The log says that its files are a day old; the disk, which has a clock of its own, does not."""
+    """Its files are a day old by the log, not by the disk, which has a clock of its own."""
     lake = make_lake(tmp_path, 1)
     unit = write_shard(tmp_path, "late", [(8, 0, 1)])
     for table in SHARDS.data_tables:
