@@ -10,7 +10,6 @@ import pytest
 
 from api import broker, file_cache
 from api.broker import GIVEN, NUMBER, Broker, BrokeredFiles, hide_paths
-from api.file_cache import FileCache
 from store.snapshot import Snapshot
 from store.views import Contents, read_contents
 from tests.store.lake_fixture import build_atlas
@@ -88,24 +87,3 @@ def test_workers_are_told_no_path(tmp_path: Path) -> None:
     assert "secret" not in hidden.uri + "".join(told)
     for name, path in zip(told, paths, strict=True):
         assert path.endswith(name.removeprefix("broker:/"))
-
-
-def test_remote_files_are_copied_once_and_few_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copied = []
-
-    def copy(path: str, target: Path) -> None:
-        copied.append(path)
-        target.write_text(path)
-
-    monkeypatch.setattr(file_cache, "_copy", copy)
-    cache = FileCache(max_bytes=40)
-    for path in ("s3://b/tokens/1", "s3://b/tokens/1", "s3://b/tokens/2", "s3://b/tokens/3"):
-        descriptor = cache.open_file(path)
-        assert os.read(descriptor, 99).decode() == path
-        os.close(descriptor)
-    assert [path[-1] for path in copied] == ["1", "2", "3"]
-    os.close(cache.open_file("s3://b/tokens/1"))
-    assert [path[-1] for path in copied] == ["1", "2", "3", "1"]
-    cache.close()

@@ -42,15 +42,27 @@ def a_day_ahead() -> datetime:
     return datetime.now(UTC) + timedelta(hours=25)
 
 
-def vacuum_a_day_later(uri: str) -> None:
-    """Vacuum as one does when all that is there is older than the retention.
+def age_removals(root: Path) -> None:
+    """Make removals a day old in the logs."""
+    past = int((datetime.now(UTC) - timedelta(hours=25)).timestamp() * 1000)
+    for entry in root.glob("*/_delta_log/*.json"):
+        text = re.sub(r'"deletionTimestamp":\d+', f'"deletionTimestamp":{past}', entry.read_text())
+        entry.write_text(text)
 
-    A first one takes what does not count out of the logs, a second deletes what they do not list.
-    delta-rs asks the system for the time, so the files are made old.
-    """
+
+def age_files(uri: str) -> None:
+    """Make all that lies in an atlas three days old; delta-rs asks the system for the time."""
     long_ago = (datetime.now(UTC) - timedelta(days=3)).timestamp()
     for path in Path(uri).rglob("*"):
         if path.is_file():
             os.utime(path, (long_ago, long_ago))
+
+
+def vacuum_a_day_later(uri: str) -> None:
+    """Vacuum as one does when all that is there is older than the retention.
+
+    A first one takes what does not count out of the logs, a second deletes what they do not list.
+    """
+    age_files(uri)
     vacuum(uri)
     vacuum(uri)

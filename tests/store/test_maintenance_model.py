@@ -19,10 +19,12 @@ from store.compaction import commit_merged, compact, plan_groups
 from store.errors import CommitError
 from store.lake import SHARDS, Lake
 from store.merging import Group, merge
+from store.scan import read_files
 from store.schema import sequence_id
 from store.snapshot import Snapshot
 from store.upkeep import View
 from store.vacuum import vacuum
+from tests.faults.orphans import age_files, age_removals
 from tests.store.small_shards import contents, describe, ledger_row, make_lake, write_shard
 
 CORPORA = {"a": (0, 1, 2, 3), "b": (10, 11, 2**20)}
@@ -40,6 +42,7 @@ STEPS = st.one_of(
     st.tuples(st.just("plan"), st.none()),
     st.tuples(st.just("finish"), st.none()),
     st.tuples(st.just("vacuum"), st.none()),
+    st.tuples(st.just("days_pass"), st.none()),
 )
 
 
@@ -62,6 +65,10 @@ class Machine:
         self.shown: dict[tuple[str, int], int] = {}  # seed of what was captured last
         self.plans: list[tuple[View, list[Group]]] = []
         self.count = 0
+        self.held = Snapshot.load(self.lake.uri)
+        """What a reader opened when days had passed for the last time."""
+        self.seen = read_all(self.held)
+        self.n_deleted = 0
 
     def commit(self, place: tuple[str, int], *, half: bool = False) -> None:
         """Capture a file that is not there, wholly or until the driver dies."""
@@ -112,9 +119,22 @@ class Machine:
                 assert "run it again" in str(error)
 
     def vacuum(self, _: None) -> None:
-        """Take out what does not count, days later."""
+        """Take out what does not count and is old for who asks, while all files are young."""
         with days_later(2):
             vacuum(self.lake.uri)
+
+    def days_pass(self, _: None) -> None:
+        """Vacuum when all that is there is old: now files are deleted.
+
+        Who read, or merged, since before has held a version for longer than the retention.
+        """
+        self.plans.clear()
+        age_files(self.lake.uri)
+        age_removals(self.root)
+        with days_later(2):
+            self.n_deleted += len(vacuum(self.lake.uri).deleted)
+        self.held = Snapshot.load(self.lake.uri)
+        self.seen = read_all(self.held)
 
     def expected(self) -> list[tuple[int, int]]:
         """Sequence and position of every row of a head."""
@@ -129,6 +149,17 @@ class Machine:
             assert places == sorted(self.expected() * copies), table
         texts = {row["sequence_id"] for row in found["tokens"]}
         assert texts == {place for place, _ in self.expected()}
+        assert read_all(self.held) == self.seen
+
+
+def read_all(reader: Snapshot) -> dict[str, list[int]]:
+    """Sequences of every row that a reader's version shows, read from its files."""
+    found = {}
+    for table in ("queries", "keys", "tokens", "sequences"):
+        files = reader.files(table)
+        rows = read_files(table, files)["sequence_id"].to_pylist() if len(files) else []
+        found[table] = sorted(rows)
+    return found
 
 
 @settings(
@@ -142,6 +173,13 @@ def test_any_order_of_steps_shows_what_the_model_says(steps: list[tuple[str, obj
     run_steps(steps)
 
 
+def test_files_are_deleted_and_readers_go_on() -> None:
+    """The steps that the random orders seldom come to, one after the other."""
+    texts = [("commit", ("a", 2)), ("half", ("b", 10)), ("compact", 10**9)]
+    again = [("days_pass", None), ("drop", "a"), ("commit", ("a", 0)), ("compact", 10**9)]
+    assert run_steps([*texts, *again, ("vacuum", None), ("days_pass", None)]) > 20
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(7_200)
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
@@ -152,8 +190,12 @@ def test_any_long_order_of_steps_shows_what_the_model_says(
     run_steps(steps)
 
 
-def run_steps(steps: list[tuple[str, object]]) -> None:
-    """Take steps from an atlas of two captured files on, and compare after each."""
+def run_steps(steps: list[tuple[str, object]]) -> int:
+    """Take steps from an atlas of two captured files on, and compare after each.
+
+    Returns:
+        How many files were deleted.
+    """
     with TemporaryDirectory() as folder:
         machine = Machine(Path(folder))
         machine.commit(("a", 0))
@@ -163,6 +205,7 @@ def run_steps(steps: list[tuple[str, object]]) -> None:
             machine.check()
         report = check(machine.lake.uri, threads=1)
         assert report.problems == []
+        return machine.n_deleted
 
 
 def test_plain_duckdb_over_the_log_equals_the_atlas_after_compaction_and_vacuum(

@@ -1,7 +1,6 @@
 """What nobody sees is deleted once it is a day old, and nothing else ever is."""
 
 import os
-import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from store.snapshot import Snapshot
 from store.state import write_state
 from store.upkeep import View
 from store.vacuum import vacuum
-from tests.faults.orphans import a_day_ahead
+from tests.faults.orphans import a_day_ahead, age_removals
 from tests.store.lake_units import listed, paths_on_disk
 from tests.store.small_shards import add_part, contents, make_lake, write_shard
 from tests.store.test_compaction import drop, merge_all
@@ -55,14 +54,6 @@ def test_fresh_files_stay_whatever_they_are(tmp_path: Path) -> None:
     done = vacuum(lake.uri)
     assert (done.unlisted, done.deleted, done.n_bytes) == ([], [], 0)
     assert paths_on_disk(tmp_path) == before
-
-
-def age_removals(root: Path) -> None:
-    """Make removals a day old in the logs."""
-    past = clock.milliseconds(clock.now() - DAY)
-    for entry in root.glob("*/_delta_log/*.json"):
-        text = re.sub(r'"deletionTimestamp":\d+', f'"deletionTimestamp":{past}', entry.read_text())
-        entry.write_text(text)
 
 
 def test_merged_files_go_after_the_retention_and_readers_lose_nothing(tmp_path: Path) -> None:
