@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from api import broker, file_cache
+from api import broker
 from api.broker import GIVEN, NUMBER, Broker, BrokeredFiles, hide_paths
 from store.snapshot import Snapshot
 from store.views import Contents, read_contents
