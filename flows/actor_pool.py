@@ -7,14 +7,14 @@ when the cluster has room for them, and one that died loads again beside the res
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from flows.attempts import MAX_DEATHS, MAX_EXCEPTIONS
+from flows.attempts import MAX_DEATHS, MAX_EXCEPTIONS, Attempted
 from flows.cluster import (
     booking,
     cause_of,
@@ -32,6 +32,8 @@ from store.errors import ConfigError, StageError
 
 LOOK_EVERY_S = 1.0
 _START_S = 15.0  # that Ray may take to start a process where there is room
+MOST_DIED = 3
+"""Different units that died on a seat since one last ended there: then it is the seat."""
 
 Start = Callable[[ActorGroup], tuple[Any, Any, Any]]
 """Starts an actor: its handle, and what comes when it has a place and when it has loaded."""
@@ -97,6 +99,8 @@ class Seat:
     """While loading or before, since one last loaded."""
     n_tokens: int = 0
     """Captured by the actor when it was last asked."""
+    died: list[Attempted] = field(default_factory=list)
+    """Units whose deaths here count against them, since one last ended here."""
 
 
 class ActorPool:
@@ -147,6 +151,7 @@ class ActorPool:
 
     def release(self, seat: Seat) -> None:
         """Give an actor back that has done its work."""
+        seat.died.clear()
         self._idle.append(seat)
 
     def settle(self, reference: Any) -> None:
@@ -190,7 +195,18 @@ class ActorPool:
         if work is None:
             seat.n_deaths += 1
             seat.n_exceptions += is_never_started(error)
-        self._leave(seat, seat.n_deaths >= MAX_DEATHS or seat.n_exceptions >= MAX_EXCEPTIONS)
+        is_worn = seat.n_deaths >= MAX_DEATHS or seat.n_exceptions >= MAX_EXCEPTIONS
+        self._leave(seat, is_worn or self.is_bad(seat))
+
+    def is_bad(self, seat: Seat) -> bool:
+        """Whether different units died on a seat, and there is another one to try them on."""
+        return len(set(seat.died)) >= MOST_DIED and len(self._seats) > 1
+
+    def lose_node(self, node: str) -> None:
+        """Replace the idle actors of a node that is gone, before one of them gets work."""
+        for seat in [seat for seat in self._idle if seat.node == node]:
+            log_event("worker_died", worker=seat.worker, node=node, reason="its node ended")
+            self._leave(seat, False)
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method on the first actor that has loaded; on another one when that dies."""

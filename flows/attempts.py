@@ -78,18 +78,22 @@ class Attempts:
         self._waiting = deque(Attempted(work) for work in works)
         self._suspects: deque[Attempted] = deque()
         self._paused: list[Attempted] = []
+        self._is_alone = False
 
     def __len__(self) -> int:
         """Units that wait."""
         return len(self._waiting) + len(self._suspects) + len(self._paused)
 
     def has_next(self, n_running: int) -> bool:
-        """Whether a unit may be started beside so many that run."""
+        """Whether a unit may be started beside so many that run; none beside one on its own."""
+        self._is_alone = self._is_alone and n_running > 0
         now = time.monotonic()
         ready = [unit for unit in self._paused if unit.ready_at <= now]
         self._paused = [unit for unit in self._paused if unit.ready_at > now]
         for unit in ready:
             self._queue(unit)
+        if self._is_alone:
+            return False
         return bool(self._waiting) or (bool(self._suspects) and n_running == 0)
 
     def rest(self, n_running: int) -> None:
@@ -100,7 +104,15 @@ class Attempts:
 
     def take(self) -> Attempted:
         """The next unit; ask `has_next` before."""
-        return self._waiting.popleft() if self._waiting else self._suspects.popleft()
+        if self._waiting:
+            return self._waiting.popleft()
+        self._is_alone = True
+        return self._suspects.popleft()
+
+    def take_back(self, units: Iterable[Attempted]) -> None:
+        """Count one death less of each unit, as what they were on was to blame."""
+        for unit in units:
+            unit.n_deaths = max(0, unit.n_deaths - 1)
 
     def count(self, unit: Attempted, error: RayError, is_shared: bool = False) -> Failed | None:
         """Count a failure; the unit waits again, or is given up when it is too much.
@@ -164,7 +176,7 @@ def _count_death(unit: Attempted, error: RayError, is_shared: bool) -> Failed | 
     _log(unit, f"its worker died: {said}", unit.n_deaths + unit.n_shared)
     if unit.n_deaths < MAX_DEATHS:
         return None
-    return Failed(unit.work, f"its worker died {MAX_DEATHS} times: {said}")
+    return Failed(unit.work, redact(f"its worker died {MAX_DEATHS} times: {said}", _REASON_LENGTH))
 
 
 def _log(unit: Attempted, reason: str, n_failures: int) -> None:

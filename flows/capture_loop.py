@@ -16,7 +16,7 @@ from flows.cluster import explain_death, has_node
 from store.errors import StageError
 
 MAX_LOST = 10
-"""Units given up for their workers' deaths, one after the other, before it is not the units."""
+"""Units given up for their workers' deaths, and more than were done, before it is not the units."""
 
 
 def run_on_actors(works: Iterable[Any], pool: ActorPool) -> Iterator[Done | Failed | Moved]:
@@ -53,7 +53,7 @@ class _Captures:
         self.pool = pool
         self.running: dict[Any, tuple[Attempted, Seat]] = {}
         self._doubted: set[Attempted] = set()
-        self._n_given_up = 0
+        self._n_done = self._n_given_up = 0
         self._looked = time.monotonic()
 
     def references(self) -> list[Any]:
@@ -74,35 +74,37 @@ class _Captures:
         try:
             result = ray.get(reference)
         except RayTaskError as error:
-            self._forgive(unit)
+            self._doubted.discard(unit)
             self.pool.release(seat)
             return self.attempts.count(unit, error)
         except RayError as error:
             return self._count_death(unit, seat, error)
-        self._forgive(unit)
+        self._doubted.discard(unit)
+        self._n_done += 1
         self.pool.release(seat)
         return Done(unit.work, result)
 
-    def _forgive(self, unit: Attempted) -> None:
-        """A worker lives on after a unit."""
-        self._doubted.discard(unit)
-        self._n_given_up = 0
-
     def _count_death(self, unit: Attempted, seat: Seat, error: RayError) -> Failed | None:
-        """Count a death against the unit, never against the seat, which another actor gets.
+        """Count a death against the unit, unless several units died where this one did.
 
         Raises:
-            StageError: so many units were given up for this, one after the other, that it is not
-                the units.
+            StageError: so many units were given up for this that it is not the units.
         """
-        if self._n_given_up >= MAX_LOST:
+        if self._n_given_up >= max(MAX_LOST, self._n_done + 1):
             raise StageError(
-                f"no worker stays alive at work: {MAX_LOST} units one after the other were given "
-                f"up for that ({explain_death(error)})"
+                f"no worker stays alive at work: {self._n_given_up} units were given up for that, "
+                f"{self._n_done} were done ({explain_death(error)})"
             ) from error
-        failed = self.attempts.count(unit, error, self._is_shared(unit, seat, error))
+        node, is_shared = seat.node, self._is_shared(unit, seat, error)
+        earlier = list(seat.died)
+        seat.died += [] if is_shared else [unit]
+        if is_bad := self.pool.is_bad(seat):
+            self.attempts.take_back(earlier)
+        failed = self.attempts.count(unit, error, is_shared or is_bad)
         self._n_given_up += failed is not None
         self.pool.lose(seat, error, name_work(unit.work))
+        if not has_node(node):
+            self.pool.lose_node(node)
         return failed
 
     def _is_shared(self, unit: Attempted, seat: Seat, error: RayError) -> bool:

@@ -111,6 +111,13 @@ def plan_cluster(
 
         probe = probe_machine(config, probe_s, threads_per_worker(config.workers, n_workers))
         show_probe(probe, console)
+        is_elsewhere = bool(n_workers or ray_address())
+        if probe.device != "cpu" and is_elsewhere and not gpus_per_worker(config.workers):
+            console.print(
+                f"[yellow]measured on {probe.device}; on a cluster a worker computes on CPUs "
+                "unless workers.num_gpus books a GPU",
+                highlight=False,
+            )
     if not estimate.rows:
         return
     rate = probe.tokens_per_s if probe else None

@@ -5,7 +5,6 @@ see its page, so credentials are never among them: a worker has them in its envi
 """
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -19,12 +18,12 @@ from typer import Exit
 
 from flows.config import RunConfig, load_config
 from store.errors import AtlasError, ConfigError, StageError
+from store.object_errors import CREDENTIALS
 
 MOST_ATTEMPTS = 3
 """So often in a row a run may crash and run again: Prefect refuses more, by the schema below."""
 
-_CREDENTIALS = re.compile(r"://[^/\s]*@")
-_NO_CREDENTIALS = {"pattern": rf"^(?!.*{_CREDENTIALS.pattern})"}
+_NO_CREDENTIALS = {"pattern": rf"^(?![\s\S]*(?:{CREDENTIALS.pattern}))"}
 """In the schema, by which Prefect's server refuses a parameter before it stores it."""
 
 ConfigPath = Annotated[
@@ -163,7 +162,7 @@ def read_config(
             "folder of its own"
         )
     for name, text in (("atlas", atlas), *(("overrides", each) for each in overrides or ())):
-        if text is not None and _CREDENTIALS.search(text):
+        if text is not None and CREDENTIALS.search(text):
             raise ConfigError(
                 f"{name}: holds credentials, which Prefect stores and shows with the parameters; "
                 "change them, and give them to the worker in its environment"

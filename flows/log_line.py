@@ -25,7 +25,7 @@ _SECRET_NAMES = re.compile(
     re.IGNORECASE,
 )
 _SECRET_IN_URL = re.compile(
-    r"(?<=://)[^/\s@]+:[^/\s@]+(?=@)"
+    r"(?<=://)[^/\s@:]+:(?!\d+/)\S*(?=@)"  # a secret may hold a slash; a port ends at one
     r"|(?:(?<=https://)|(?<=http://))[^/\s@]+(?=@)"  # abfss:// has a container's name there
     r"|(?:(?<=[?&]sig=)|(?<=X-Amz-Signature=)|(?<=X-Amz-Security-Token=))[^&\s\"']+"
 )

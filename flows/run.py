@@ -63,7 +63,11 @@ def run(config: RunConfig, console: Console, strict: bool = False) -> list[Any] 
 
 
 def _start(session: "Session", console: Console) -> None:
+    from flows.cluster import note_idle_gpus
+
     session.start()
+    if note := note_idle_gpus(session.config.workers):
+        console.print(f"[yellow]{escape(note)}", highlight=False, soft_wrap=True)
     show_dashboards(console, session.dashboard)
 
 

@@ -54,7 +54,10 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelLoadError(f"model.device: {device}, but torch sees no GPU; use cpu or auto")
+        raise ModelLoadError(
+            f"model.device: {device}, but torch sees no GPU; use cpu or auto, and on a cluster "
+            "book one by workers.num_gpus"
+        )
     return torch.device(device)
 
 

@@ -20,8 +20,9 @@ Load = Callable[[], None]
 class FakeWorker:
     """Does what its work says."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_deadly: bool = False) -> None:
         self._n_tokens = 0
+        self._is_deadly = is_deadly
 
     def count_tokens(self) -> int:
         return self._n_tokens
@@ -34,7 +35,7 @@ class FakeWorker:
             raise ConfigError(argument)
         if kind == "full":
             raise OSError(errno.ENOSPC, argument)
-        if kind == "die":
+        if kind == "die" or self._is_deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         if kind in ("fail once", "die once") and is_first(argument):
             if kind == "fail once":
@@ -67,7 +68,7 @@ class FakeActor(CaptureActor):
             os.kill(os.getpid(), signal.SIGKILL)
         while kind == "forever":
             time.sleep(0.1)
-        self._worker = FakeWorker()
+        self._worker = FakeWorker(kind == "deadly")
 
 
 class UnstartedActor(FakeActor):

@@ -115,3 +115,20 @@ def test_a_unit_that_ends_its_node_is_found_and_the_others_are_done() -> None:
 def test_a_unit_is_named_by_its_shards() -> None:
     assert name_work(ShardWork({"a": "0f", "b": "1e"}, 1, ())) == "0f,1e"
     assert name_work(7) == "7"
+
+
+def test_nothing_runs_beside_a_unit_that_is_tried_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("flows.attempts.time.monotonic", lambda: now[0])
+    attempts = Attempts(["culprit", "silent"])
+    culprit, silent = attempts.take(), attempts.take()
+    for _ in range(SHARED_DEATHS):
+        assert attempts.count(culprit, NodeDiedError("gone"), True) is None
+        assert attempts.has_next(0) and attempts.take() is culprit
+    attempts.count(culprit, NodeDiedError("gone"), True)
+    attempts.count(silent, raised(ObjectStoreError("silent")))
+    assert attempts.has_next(0) and attempts.take() is culprit
+    now[0] += 5
+    assert not attempts.has_next(1), "the store may be asked again, but not now"
+    attempts.count(culprit, NodeDiedError("gone"))
+    assert attempts.has_next(0) and attempts.take().work == "silent"

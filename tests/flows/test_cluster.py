@@ -15,6 +15,7 @@ from flows.cluster import (
     is_full_disk,
     is_hopeless,
     is_users_mistake,
+    note_idle_gpus,
     runtime_environment,
 )
 from pipeline.settings import ActorGroup, TaskSpec, WorkerSpec
@@ -149,3 +150,15 @@ def test_errors_are_sorted_by_whether_to_try_again() -> None:
         assert is_hopeless(error)
     for again in (CommitError("busy"), ObjectStoreError("silent"), RuntimeError("x")):
         assert not is_hopeless(again)
+
+
+def test_gpus_that_a_run_leaves_idle_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert note_idle_gpus(WorkerSpec()) == "", "one's own machine hides none"
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert "2 GPU(s) and this run books none" in note_idle_gpus(WorkerSpec())
+    assert note_idle_gpus(WorkerSpec(num_gpus=0.5)) == ""
+    assert note_idle_gpus(WorkerSpec(tasks=TaskSpec(1, 1))) == ""
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
+    assert note_idle_gpus(WorkerSpec()) == ""

@@ -20,6 +20,7 @@ from flows.cluster_plan import (
     threads_per_worker,
 )
 from flows.estimate import EstimateRow, estimate_run
+from flows.probe import Probe, WriterRate
 from pipeline.settings import ActorGroup, WorkerSpec
 from store.errors import ConfigError
 from tests.flows.tiny_run import N_FILES, make_run, run_here, save_model
@@ -140,6 +141,20 @@ def test_a_plan_with_a_probe_says_how_long_a_cluster_takes(tmp_path: Path, model
     assert "lower capture.shard_tokens" not in text
     assert "10 shard(s) keep at most as many workers at work" in said(config, 11)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt", "tiny.yaml"]
+
+
+def test_a_gpu_that_a_cluster_would_not_give_is_told(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = WriterRate(1, 1000.0, 1e6)
+    probe = Probe("cuda", 8, 8, 1.0, 100, 10, rate, rate, 1)
+    monkeypatch.setattr("flows.probe.probe_machine", lambda *_: probe)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = make_run(tmp_path, model)
+    note = "measured on cuda; on a cluster a worker computes on CPUs"
+    assert note in said(config, 4, 1.0) and note not in said(config, None, 1.0)
+    booked = replace(config, workers=replace(config.workers, num_gpus=1.0))
+    assert note not in said(booked, 4, 1.0)
 
 
 def test_what_is_up_to_date_costs_nothing_more(tmp_path: Path, model: Path) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,11 +74,57 @@ def test_where_every_unit_kills_its_worker_the_run_ends(monkeypatch: pytest.Monk
     monkeypatch.setattr("flows.attempts.MAX_DEATHS", 1)
     monkeypatch.setattr("flows.capture_loop.MAX_LOST", 2)
     pool, failed = make_pool(), []
-    said = "no worker stays alive at work: 2 units .*if memory ran out"
+    said = "no worker stays alive at work: 2 units .* 0 were done .*if memory ran out"
     with pytest.raises(StageError, match=said):
         for outcome in run_on_actors([("die", str(n)) for n in range(9)], pool):
             failed += [outcome.work] if isinstance(outcome, Failed) else []
     assert failed == [("die", "0"), ("die", "1")], "they are told before the run ends"
+    pool.close()
+
+
+def test_many_units_that_kill_are_given_up_where_more_are_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They come last, one after the other, as each waits behind the others when it has died."""
+    monkeypatch.setattr("flows.attempts.MAX_DEATHS", 1)
+    monkeypatch.setattr("flows.capture_loop.MAX_LOST", 2)
+    works = [("die", str(n)) for n in range(3)] + [("plain", str(n)) for n in range(4)]
+    pool = make_pool()
+    assert run_units(works[::-1], pool) == (set(works[3:]), set(works[:3]))
+    pool.close()
+
+
+def test_a_place_where_everything_dies_is_given_up_and_no_unit() -> None:
+    pool = make_pool(("plain", ""), ("deadly", ""))
+    works = [("sleep", f"{0.2 + n / 100}") for n in range(12)]
+    assert run_units(works, pool) == (set(works), set())
+    assert len(pool._seats) == 1
+    pool.close()
+
+
+def test_the_last_place_is_kept_and_its_deaths_count() -> None:
+    pool = make_pool(("deadly", ""))
+    works = [("plain", str(n)) for n in range(3)]
+    assert run_units(works, pool) == (set(), set(works))
+    pool.close()
+
+
+def test_idle_workers_go_with_their_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else the unit would be given to them one after the other, and each would count."""
+    died: list[str] = []
+
+    def log(name: str, **said: Any) -> None:
+        died.extend([said["reason"]] if name == "worker_died" else [])
+
+    monkeypatch.setattr("flows.actor_pool.log_event", log)
+    monkeypatch.setattr("flows.capture_loop.has_node", lambda node: False)
+    pool = make_pool(*[("plain", "")] * 3)
+    pool.ask(3)
+    while coming := pool.references():
+        pool.settle(ray.wait(coming)[0][0])
+    work = ("die once", str(tmp_path / "seen"))
+    assert run_units([work], pool) == ({work}, set())
+    assert len(died) == 3 and died[1:] == ["its node ended"] * 2
     pool.close()
 
 

@@ -238,11 +238,16 @@ def test_prefect_refuses_credentials_before_it_stores_them(name: str) -> None:
     schema = parameter_schema(getattr(flows.deployed, name)).model_dump_for_openapi()
     for good in (
         {"atlas": "s3://bucket/a@b", "overrides": ["corpus.source=s3://bucket/x@y"]},
+        {"atlas": "abfss://container@account.dfs.core.windows.net/a"},
+        {"atlas": "s3://bucket/x:y@z", "overrides": ["corpus.source=http://host:9000/a@b"]},
         {"atlas": None, "overrides": None},
     ):
         assert validate({"config": "/run.yaml", **good}, schema) == []
     for bad in (
         {"atlas": "s3://key:hush@bucket/a"},
+        {"atlas": "s3://key:hu/sh@bucket/a"},
+        {"atlas": "\ns3://bucket/a?access_key=hush"},
+        {"overrides": ["corpus.source=https://host/x?X-Amz-Signature=hush"]},
         {"overrides": ["model.dtype=float32", "corpus.source=https://me:hush@host/x"]},
     ):
         assert len(validate({"config": "/run.yaml", **bad}, schema, raise_on_error=False)) == 1

@@ -115,7 +115,7 @@ def test_secrets_are_hidden_wherever_they_stand() -> None:
         "error": OSError(f"denied for {SECRET}"),
         "short": "abc",
         "holds a short one": "abcdef",
-        "url": "http://user:pass@host/x and s3://bucket/key",
+        "url": "http://user:pa/ss@host/x and s3://bucket/key",
         "token in a url": "https://hf_x@host/x and abfss://container@account/x",
         "signed": "https://host/x?X-Amz-Signature=0f1e&part=1, https://host/y?a=1&sig=b%3D",
     }
