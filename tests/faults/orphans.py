@@ -61,8 +61,10 @@ def age_files(uri: str) -> None:
 def vacuum_a_day_later(uri: str) -> None:
     """Vacuum as one does when all that is there is older than the retention.
 
-    A first one takes what does not count out of the logs, a second deletes what they do not list.
+    A first one takes what does not count out of the logs, a second deletes what they do not list,
+    a day after it was taken out.
     """
     age_files(uri)
     vacuum(uri)
+    age_removals(Path(uri))
     vacuum(uri)
