@@ -255,8 +255,9 @@ def _compare_shards(
     """Every done shard of a model has all its rows in every head."""
     column = _COUNTED.get(table, "n_tokens")
     where = "/".join([table, *(f"{name}={value}" for name, value in partition)])
+    model = dict(partition)["model"]
     for number, row in enumerate(owners.shards):
-        if row["model"] != dict(partition)["model"] or row["status"] != "done":
+        if row["model"] != model or row["status"] != "done":
             continue
         if by_shard[number] != row[column]:
             report.add(

@@ -97,7 +97,7 @@ def check_file(system: pafs.FileSystem, root: str, file: Suspect, owners: Owners
     except FileNotFoundError:
         found.say("missing: the log lists it and it is not there")
     except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-        if not isinstance(system, pafs.LocalFileSystem) and trouble_of(error):
+        if not isinstance(system, pafs.LocalFileSystem) and trouble_of(error, path):
             raise  # the store's, not the file's
         found.say(f"damaged ({str(error).partition(chr(10))[0]})")
     if not found.problems and found.n_rows != file.n_rows:

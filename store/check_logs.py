@@ -67,7 +67,7 @@ def _find_problem(system: pafs.FileSystem, path: str, name: str) -> str | None:
             with system.open_input_file(path) as stream:
                 json.loads(stream.read())["version"]
     except (ValueError, OSError, KeyError, TypeError, pa.ArrowException) as error:
-        if not isinstance(system, pafs.LocalFileSystem) and trouble_of(error):
+        if not isinstance(system, pafs.LocalFileSystem) and trouble_of(error, path):
             raise  # the store's, not the file's
         return f"damaged ({str(error).partition(chr(10))[0]})"
     return None

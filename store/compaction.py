@@ -11,7 +11,7 @@ map), so that dropping hides whole files.
 """
 
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,12 +22,13 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
+from store import clock
 from store.errors import AtlasFormatError, CommitError
 from store.files import WrittenFile, add_action, delete_files
-from store.listed import removal_moment
+from store.listed import removal_moment, written_at
 from store.merging import Group, Listed, find_damaged, merge
 from store.object_errors import redact
-from store.object_store import ask_again, explain_for, explains
+from store.object_store import ask_again, explain_for, explains, is_remote
 from store.offered import check_files
 from store.schema import TABLES
 from store.snapshot import GATED_BY, LEDGERS, list_files, open_table, raise_format
@@ -40,7 +41,7 @@ from store.upkeep import (
     has_commit,
     in_threads,
 )
-from store.visibility import parse_file_name, read_coverage
+from store.visibility import newest_compaction, parse_file_name, read_coverage
 
 TARGET_BYTES = 128 * 10**6
 """Size of an output; a file of half of it or more is left as it is."""
@@ -123,7 +124,7 @@ def _compact_files(
         groups = plan_groups(view, target_bytes, failed)
         if not groups:
             break
-        if _raise_format(uri, view):
+        if _raise_format(uri, done.table, view.handle):
             continue  # the view is stale
         if not started:
             watch.start(f"compact {done.table}", sum(len(g.files) for g in groups), "files")
@@ -142,25 +143,30 @@ def _compact_files(
         watch.finish()
 
 
-def _raise_format(uri: str, view: View) -> bool:
+def _raise_format(uri: str, table: str, handle: DeltaTable) -> bool:
     """Make sure that older programs refuse a table with merged files; whether that was needed."""
-    handle = view.handle
     for attempt in range(_ATTEMPTS):
         try:
             return raise_format(handle) or attempt > 0
         except CommitFailedError as error:
             reason = redact(str(error))
-            handle = open_table(uri, view.table)
+            handle = open_table(uri, table)
     raise CommitError(
-        f"{view.table}: its format was not raised after {_ATTEMPTS} attempts ({reason}): other "
+        f"{table}: its format was not raised after {_ATTEMPTS} attempts ({reason}): other "
         "programs were faster; nothing changed, run it again"
     )
 
 
 def _has_small(uri: str, table: str, target_bytes: int) -> bool:
-    """Whether a table lists files that may be merged: then its ledgers are worth reading."""
-    sizes = list_files(open_table(uri, table), table)["size"].to_pylist()
-    return bool(sum(size < target_bytes / 2 for size in sizes) > 1)
+    """Whether a table lists files that may be merged: then its ledgers are worth reading.
+
+    One that lists merged files and is of an older format is mended on the way.
+    """
+    handle = open_table(uri, table)
+    files = list_files(handle, table)
+    if newest_compaction(files["path"]) >= 0:
+        _raise_format(uri, table, handle)
+    return bool(sum(size < target_bytes / 2 for size in files["size"].to_pylist()) > 1)
 
 
 def _merge_all(
@@ -284,8 +290,9 @@ def commit_merged(
         alone: refuse after any commit of others, not only of maintenance.
 
     Raises:
-        CommitError: maintenance of somebody else came in between, or an output is damaged. Only
-            then are outputs deleted: what was sent without an answer may arrive later.
+        CommitError: maintenance of somebody else came in between, an output is damaged, or a
+            disk does not take the commit. Only then are outputs deleted: what was sent to an
+            object store without an answer may arrive later.
         ObjectStoreError: the store does not answer.
     """
     table = merged[0][0].table
@@ -297,20 +304,20 @@ def commit_merged(
         raise
     token = secrets.token_hex(8)
     try:
-        commit(handle, table, _actions(handle, merged), alone=alone, token=token)
-    except CommitFailedError as error:
-        if has_commit(uri, handle, table, token):
-            return  # it went through, and was asked for again as the answer was lost
-        _discard(uri, written)
-        raise CommitError(
-            f"{table}: merged files were not committed ({redact(str(error))}): other maintenance "
-            "of this atlas was faster; nothing changed, run it again"
-        ) from error
+        commit(handle, table, _actions(uri, handle, merged), alone=alone, token=token)
     except (DeltaError, OSError) as error:
         if has_commit(uri, handle, table, token):
-            return
-        if better := explain_for(error, uri):
+            return  # it went through, and was asked for again as the answer was lost
+        is_refused = isinstance(error, CommitFailedError)
+        if not is_refused and (better := explain_for(error, uri)):
             raise better from None
+        if is_refused or not is_remote(uri):
+            _discard(uri, written)
+            why = "other maintenance of this atlas was faster" if is_refused else "check the disk"
+            raise CommitError(
+                f"{table}: merged files were not committed ({redact(str(error))}): {why}; "
+                "nothing changed, run it again"
+            ) from error
         raise CommitError(
             f"{table}: whether merged files were committed is not known ({redact(str(error))}): "
             "run it again; what does not count is left to `qkatlas maintain vacuum`"
@@ -324,12 +331,14 @@ def _discard(uri: str, files: Sequence[WrittenFile]) -> None:
 
 
 def _actions(
-    handle: DeltaTable, merged: Iterable[tuple[Group, WrittenFile]]
+    uri: str, handle: DeltaTable, merged: Sequence[tuple[Group, WrittenFile]]
 ) -> list[AddAction | RemoveAction]:
-    moment = removal_moment(handle)
+    disk_ms = written_at(uri, [f"{file.table}/{file.path}" for _, file in merged])
+    moment = removal_moment(handle, disk_ms)
+    listed = clock.listing_time(moment, disk_ms)
     actions: list[AddAction | RemoveAction] = []
     for group, file in merged:
-        actions.append(replace(add_action(file), data_change=False, modification_time=moment))
+        actions.append(replace(add_action(file), data_change=False, modification_time=listed))
         actions += [
             RemoveAction(old.path, False, moment, old.size, dict(group.partition))
             for old in group.files
@@ -346,35 +355,38 @@ def _count(done: Compacted, merged: Sequence[tuple[Group, WrittenFile]]) -> None
 
 def _compact_rows(uri: str, done: Compacted, target_bytes: int) -> None:
     """Merge the files of a table of rows, every row kept: which one counts is for readers."""
-    table = done.table
+    table, failed = done.table, set[str]()
     for attempt in range(_ATTEMPTS):
         handle = open_table(uri, table)
-        groups = _row_groups(handle, table, target_bytes)
+        groups = _row_groups(handle, table, target_bytes, failed)
         if not groups:
             return
         merged, broken = _merge_all(uri, groups, handle.version(), 1, Unwatched())
-        if broken:
-            _discard(uri, [file for _, file in merged])
-            done.failures += broken.values()
-            return
+        failed.update(broken)
+        done.failures += broken.values()
         try:
-            commit_merged(uri, handle, merged, alone=table not in _APPENDED_ONLY)
-        except CommitError:
-            if attempt == _ATTEMPTS - 1 or table in _APPENDED_ONLY:
+            if merged:
+                commit_merged(uri, handle, merged, alone=table not in _APPENDED_ONLY)
+        except CommitError as error:
+            is_stale = isinstance(error.__cause__, CommitFailedError)
+            if not is_stale or attempt == _ATTEMPTS - 1 or table in _APPENDED_ONLY:
                 raise
             continue
         _count(done, merged)
-        return
+        if not broken:
+            return
 
 
-def _row_groups(handle: DeltaTable, table: str, target_bytes: int) -> list[Group]:
-    """The small files of a table of rows, by partition."""
+def _row_groups(
+    handle: DeltaTable, table: str, target_bytes: int, without: Collection[str]
+) -> list[Group]:
+    """The small files of a table of rows, by partition; those of some paths are left alone."""
     files = list_files(handle, table)
     names = TABLES[table].partitions
     values = [files[name].to_pylist() for name in names]
     together: dict[tuple[tuple[str, str], ...], list[Listed]] = {}
     for file, *own in zip(_listed(files), *values, strict=True):
-        if file.size < target_bytes / 2:
+        if file.size < target_bytes / 2 and file.path not in without:
             partition = tuple((k, str(v)) for k, v in zip(names, own, strict=True))
             together.setdefault(partition, []).append(file)
     return [

@@ -22,6 +22,9 @@ from store.s3_place import s3fs_options
 from store.schema import FORMAT, FORMAT_PROPERTY, TABLES
 from store.snapshot import open_table, storage_options, table_uri
 
+PROBE = "_probe-"
+"""Begins the name of a folder that is there while `create_tables` tries out a store."""
+
 _TRIALS = 6
 """One is enough where both writers looked before one had written, as they nearly always have."""
 
@@ -34,7 +37,7 @@ def create_tables(uri: str) -> None:
         UnsafeStoreError: the object store would let two writers undo each other.
     """
     missing = [name for name in TABLES if not _is_there(uri, name)]
-    probe = f"_probe-{secrets.token_hex(4)}" if missing and is_remote(uri) else ""
+    probe = f"{PROBE}{secrets.token_hex(4)}" if missing and is_remote(uri) else ""
     try:
         if probe:
             _check_puts(uri, probe)
@@ -72,7 +75,7 @@ def _check_puts(uri: str, probe: str) -> None:
 
 
 def _delete(where: str) -> None:
-    """Delete a folder; what cannot be deleted does no harm.
+    """Delete a folder; what cannot be deleted does no harm, and `vacuum` takes it.
 
     Through s3fs where it is installed: pyarrow leaves an empty object for the folder above.
     """
@@ -80,9 +83,11 @@ def _delete(where: str) -> None:
         system, path = filesystem(where)
         if is_s3(where):
             with suppress(ImportError):
+                from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
                 from s3fs import S3FileSystem  # type: ignore[import-untyped]
 
-                S3FileSystem(**s3fs_options()).rm(path, recursive=True)
+                with suppress(BotoCoreError):  # s3fs turns what a store says into an OSError
+                    S3FileSystem(**s3fs_options()).rm(path, recursive=True)
                 return
         system.delete_dir(path)
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from store.creation import create_tables
 from store.errors import (
@@ -88,7 +88,7 @@ class Lake:
         self.uri = uri
         self._statuses = {ledger.table: _Statuses(uri, ledger) for ledger in (SHARDS, MAPS)}
         self._doubtful: set[WrittenFile] = set()
-        """Files of a commit that was given up: it may have gone through all the same."""
+        """Files of a commit that was given up, or not answered: it may go through all the same."""
 
     def create(self) -> None:
         """Create the tables that are not there; check the format of those that are.
@@ -182,20 +182,28 @@ class Lake:
             tried.clear()
             tried.update(files)
             if files:
-                handle.create_write_transaction(
-                    [*removals(handle, left), *(add_action(file) for file in files)],
-                    mode="append",
-                    schema=handle.schema(),
-                    partition_by=list(TABLES[table].partitions),
-                    commit_properties=_transactions(handle, todo, token),
-                )
+                actions = [*removals(self.uri, handle, left, files), *map(add_action, files)]
+                try:
+                    handle.create_write_transaction(
+                        actions,
+                        mode="append",
+                        schema=handle.schema(),
+                        partition_by=list(TABLES[table].partitions),
+                        commit_properties=_transactions(handle, todo, token),
+                    )
+                except (DeltaError, OSError) as error:
+                    if not isinstance(error, CommitFailedError):  # it may be on its way
+                        self._doubtful |= tried
+                    raise
             return tried
 
         try:
-            return _retry(attempt, table)
+            committed = _retry(attempt, table)
         except AtlasError:
             self._doubtful |= tried
             raise
+        self._doubtful -= committed
+        return committed
 
     def _commit_rows(self, ledger: Ledger, units: list[Unit]) -> list[Unit]:
         todo: list[Unit] = []
@@ -334,13 +342,7 @@ def _append(
 ) -> list[Row]:
     """Append rows exactly once, even where a commit went through and an error was reported.
 
-    Args:
-        uri: of the atlas.
-        table: name of the table.
-        make_rows: gets a fresh handle; returns rows and the apps that they are committed for.
-
-    Returns:
-        The rows appended.
+    `make_rows` gets a fresh handle and returns rows and the apps that they are committed for.
     """
     token = secrets.token_hex(8)
     schema = TABLES[table].schema.remove_metadata()

@@ -6,7 +6,7 @@ could do so between a look at the log and the ledger row that would make such a 
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,11 +16,14 @@ from deltalake import DeltaTable
 from deltalake.transaction import RemoveAction
 
 from store import clock
-from store.files import WrittenFile
+from store.files import WrittenFile, filesystem, join
+from store.object_store import asked_again
 from store.schema import TABLES
 
 FRESH = timedelta(hours=12)
 """Half of what `vacuum` waits: the ledger row has the other half to come."""
+
+_NEVER_MS = 1 << 62
 
 _OWNER = r"(?:^|/)(?P<owner>s-[a-z0-9]+|m-[a-z0-9]+-\d+)-[^/]*$"
 
@@ -78,11 +81,20 @@ def is_settled(listed: Iterable[Listed], own: Iterable[WrittenFile]) -> bool:
     return bool(listed) and (bool(is_own) or all(file.written_ms >= limit for file in listed))
 
 
-def removals(handle: DeltaTable, files: Mapping[str, list[Listed]]) -> list[RemoveAction]:
-    """Actions that take files out of a log; readers of older versions keep them for a day."""
+def removals(
+    uri: str, handle: DeltaTable, files: Mapping[str, list[Listed]], new: Sequence[WrittenFile]
+) -> list[RemoveAction]:
+    """Actions that take files out of a log; readers of older versions keep them for a day.
+
+    Args:
+        uri: of the atlas.
+        handle: of the table.
+        files: what is taken out, by owner.
+        new: files that take their place.
+    """
     if not files:
         return []
-    moment = removal_moment(handle)
+    moment = removal_moment(handle, written_at(uri, [f"{file.table}/{file.path}" for file in new]))
     return [
         RemoveAction(file.path, True, moment, file.size, dict(file.partition))
         for own in files.values()
@@ -90,9 +102,31 @@ def removals(handle: DeltaTable, files: Mapping[str, list[Listed]]) -> list[Remo
     ]
 
 
-def removal_moment(handle: DeltaTable) -> int:
-    """The moment to note for what a commit on a handle removes, in milliseconds."""
+def written_at(uri: str, paths: Sequence[str]) -> int:
+    """When the last of some files was written by the clock of the disk or store, in milliseconds.
+
+    Args:
+        uri: of the atlas.
+        paths: below it; the last is asked for. Where it is gone or the store does not say, it is
+            a time that nobody sees.
+    """
+    system, root = filesystem(uri)
+    infos = asked_again(
+        uri, lambda: system.get_file_info([join(root, path) for path in paths[-1:]])
+    )
+    found = [info.mtime_ns // 10**6 for info in infos if info.mtime_ns is not None]
+    return int(found[0]) if found else _NEVER_MS
+
+
+def removal_moment(handle: DeltaTable, disk_ms: int) -> int:
+    """The moment to note for what a commit on a handle removes, in milliseconds.
+
+    Args:
+        handle: of the table.
+        disk_ms: what `written_at` says of something written lately.
+    """
     last = handle.history(1)  # empty where another program committed and did not sign
     written = pa.table(handle.get_add_actions(flatten=True))["modification_time"]
     newest = pc.max(written.cast(pa.int64())).as_py()
-    return clock.removal_time(int(last[0].get("timestamp", 0)) if last else 0, newest or 0)
+    last_ms = int(last[0].get("timestamp", 0)) if last else 0
+    return clock.removal_time(last_ms, newest or 0, disk_ms)

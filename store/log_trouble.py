@@ -57,7 +57,7 @@ def refuse_empty_entries(table: DeltaTable, where: str) -> None:
     begin = max((number for number in checkpoints if number <= version), default=-1)
     for name, size in sorted(sizes.items()):
         found = _ENTRY.fullmatch(name)
-        if found and size == 0 and begin < int(found[1]) <= version:
+        if found and begin < int(found[1]) <= version and _is_empty(where, name, size):
             entry = join(where, _LOG, name)
             raise AtlasFormatError(
                 f"the Delta log of {where} is damaged ({entry} is empty, expected the commit of "
@@ -68,13 +68,26 @@ def refuse_empty_entries(table: DeltaTable, where: str) -> None:
         _seen[key] = version
 
 
-def _list_sizes(where: str, start: int, version: int) -> Iterator[tuple[str, int]]:
-    """Names and bytes of the files of a log, those of entries up to `start` left out at will."""
+def _is_empty(where: str, name: str, size: int | None) -> bool:
+    """Whether a file of a log has no content; the disk is asked where no listing said its size."""
+    if size is None:
+        with suppress(FileNotFoundError):  # others tidy the log
+            return _size_on_disk(join(where, _LOG, name)) == 0
+    return size == 0
+
+
+def _size_on_disk(path: str) -> int:
+    return os.stat(path).st_size
+
+
+def _list_sizes(where: str, start: int, version: int) -> Iterator[tuple[str, int | None]]:
+    """Names and bytes of the files of a log, those of entries up to `start` left out at will.
+
+    A disk gives no bytes: to ask for those of each file takes long where the log is long.
+    """
     if not is_remote(where):
-        with os.scandir(join(where, _LOG)) as files:
-            for file in files:
-                with suppress(FileNotFoundError):  # others tidy the log, or commit
-                    yield file.name, file.stat().st_size
+        for name in os.listdir(join(where, _LOG)):
+            yield name, None
         return
     system, root = filesystem(where)
     folder = join(root, _LOG)

@@ -23,7 +23,7 @@ from store.errors import AtlasFormatError
 from store.files import WrittenFile, filesystem, join, partition_folder
 from store.object_store import explained
 from store.outgoing import write_whole
-from store.scan import readable
+from store.scan import readable, refuse_more_open
 from store.schema import TABLES
 from store.vectors import Ints
 
@@ -83,6 +83,7 @@ def merge(uri: str, group: Group, number: int) -> WrittenFile:
 
     Raises:
         AtlasFormatError: a file is missing or damaged, or holds other rows than the log says.
+        OpenFilesError: too many files are open.
         OSError: the output cannot be written; the error names it.
     """
     system, root = filesystem(uri)
@@ -103,7 +104,12 @@ def merge(uri: str, group: Group, number: int) -> WrittenFile:
                     last = rows["sequence_id"][-1].as_py()
         _check_rows(group, n_rows)
 
-    size = write_whole(uri, f"{group.table}/{path}", write)
+    try:
+        size = write_whole(uri, f"{group.table}/{path}", write)
+    except OSError as error:
+        if better := refuse_more_open(error):
+            raise better from None
+        raise
     return WrittenFile(group.table, path, group.partition, n_rows, size, first, last)
 
 
@@ -140,7 +146,7 @@ def _readable(
     uri: str, group: Group, paths: Sequence[str], system: pafs.FileSystem
 ) -> Iterator[pa.Table]:
     """The rows of a group's files as row groups; trouble with reading, and no other, is named."""
-    with readable(group.table, paths, system), explained(uri):
+    with readable(group.table, paths, system, uri), explained(uri):
         yield from _row_groups(group, paths, system)
 
 
@@ -180,9 +186,10 @@ def _read(path: str, system: pafs.FileSystem, schema: pa.Schema) -> Iterator[pa.
     ):
         for number in range(content.num_row_groups):
             rows = content.read_row_group(number, columns=schema.names, use_threads=False)
-            if (rows.schema.names, rows.schema.types) != (schema.names, schema.types):
+            if rows.schema.names != schema.names:
                 raise ValueError(f"{path}: columns {rows.schema.names}, expected {schema.names}")
-            yield from pa.table(rows.columns, schema=schema).to_batches()
+            # delta-rs rewrites what rows are deleted from with `string_view` for `string`
+            yield from rows.cast(schema).to_batches()
 
 
 def _scan_ahead(

@@ -96,14 +96,21 @@ _CODE = re.compile(
     r"|An error occurred \((?P<boto>\w+)\)"
 )
 
+CREDENTIALS = re.compile(
+    r"://[^/\s@:]+:(?!\d+(?:/|$))\S*@"  # a secret key may hold a slash; a port ends at one
+    r"|(?<!abfs)(?<!abfss)(?<!wasb)(?<!wasbs)://[^/\s]*@"  # there a container stands before the @
+    r"|[?&](?:[Xx]-[Aa]mz-|sig=|[Ss]ignature=|access_key=|secret_key=|session_token=)"
+)
+"""What a URI with credentials in it has; nothing else than JavaScript reads, too."""
+
 _SHOWN = (
     (re.compile(r"\x1b\[[0-9;]*m|\u21b3"), ""),
     (re.compile(r"<\?xml.*", re.DOTALL), ""),
-    (re.compile(r"(://)[^/\s]+@"), rf"\1{HIDDEN}@"),  # a password may hold an @ itself
+    (re.compile(r"(://)(?:[^/\s@:]+:(?!\d+/)\S*|[^/\s]+)@"), rf"\1{HIDDEN}@"),
     (
         re.compile(
-            r"(?i)(<[\w-]*(?:access_?key|secret|token|signature|stringtosign|canonicalrequest|"
-            r"credential|passw)[\w-]*>)[^<]*"
+            r"(?i)(<[\w-]{0,40}(?:access_?key|secret|token|signature|stringtosign|"
+            r"canonicalrequest|credential|passw)[\w-]{0,40}>)[^<]*"
         ),
         rf"\1{HIDDEN}",
     ),
@@ -111,8 +118,8 @@ _SHOWN = (
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}"), HIDDEN),
     (
         re.compile(
-            r"(?i)((?:x-amz-[\w-]+|awsaccesskeyid|sig(?:nature)?|credential|\w*secret\w*|"
-            r"\w*passw(?:or)?d|\w*token|\w*access_?key\w*|account_?key)[\"']?\s*[=:]\s*[\"']?)[^&\s,;\"']+"
+            r"(?i)((?:x-amz-[\w-]{1,40}|awsaccesskeyid|sig(?:nature)?|credential|"
+            r"secret\w{0,40}|passw(?:or)?d|token|access_?key\w{0,40}|account_?key)[\"']?\s*[=:]\s*[\"']?)[^&\s,;\"']+"
         ),
         rf"\1{HIDDEN}",
     ),
@@ -121,6 +128,11 @@ _SHOWN = (
 
 _LONGEST = 300
 
+_LONGEST_SECRET = 4_096
+"""Characters; a session token has some thousand."""
+
+_PATHS = re.compile(r"(?<![^\s<>()'\"])[^\s<>()'\"/]*/[^\s<>()'\"]*")
+
 
 def redact(text: str, longest: int = _LONGEST) -> str:
     """A text as one line in which nothing is left that opens an object store."""
@@ -128,16 +140,35 @@ def redact(text: str, longest: int = _LONGEST) -> str:
         if value := os.environ.get(name):
             text = text.replace(value, HIDDEN).replace(quote(value, safe=""), HIDDEN)
     code = _CODE.search(text)
-    for pattern, put in _SHOWN:
-        text = pattern.sub(put, text)
-    text = text.strip()
+    text = _hide(text, longest).strip()
     if code and code["xml"] and code["xml"] not in text:
         text = f"{text} {code['xml']}"
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def trouble_of(error: BaseException) -> Trouble | None:
-    """Which trouble an error of pyarrow, delta-rs or s3fs tells of; None for any other."""
+def _hide(text: str, longest: int) -> str:
+    """As much of a text as may be shown, without secrets.
+
+    The patterns take long over a long text, so it is cut before them; a secret that this cut in
+    two may be unlike any, so what stands at the end is left out.
+    """
+    begin = text[: longest + 2 * _LONGEST_SECRET]
+    is_cut = len(begin) < len(text)
+    for pattern, put in _SHOWN:
+        begin = pattern.sub(put, begin)
+    if is_cut:
+        last = len(begin) - begin.rfind(" ")  # a secret has no space
+        begin = begin[: -min(last, _LONGEST_SECRET)] + "…"
+    return begin
+
+
+def trouble_of(error: BaseException, path: str = "") -> Trouble | None:
+    """Which trouble an error of pyarrow, delta-rs or s3fs tells of; None for any other.
+
+    Args:
+        error: as it was raised.
+        path: what was asked for; words in its name say nothing.
+    """
     chain: BaseException | None = error
     texts: list[str] = []
     while chain is not None and len(texts) < 5:
@@ -148,7 +179,9 @@ def trouble_of(error: BaseException) -> Trouble | None:
         code = next(part for part in found.groups() if part).replace("_", "").lower()
         if code in _CODES:
             return _CODES[code]
-    lowered = text.lower()
+    if " " in path:
+        text = text.replace(path.partition("://")[2] or path, "/")
+    lowered = _PATHS.sub(" ", text).lower()
     return next((kind for said, kind in _PHRASES.items() if re.search(said, lowered, re.S)), None)
 
 
@@ -160,7 +193,7 @@ def explain(error: BaseException, uri: str, endpoint: str = "") -> AtlasError | 
         uri: what was asked for.
         endpoint: of the object store.
     """
-    kind = trouble_of(error)
+    kind = trouble_of(error, uri)
     if kind is None:
         return None
     says = _SAYS[kind] if uri.startswith("s3") or kind == "network" else _ELSEWHERE

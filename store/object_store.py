@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, wraps
+from functools import cached_property, lru_cache, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ from store.aborted_uploads import AbortedUpload as AbortedUpload
 from store.aborted_uploads import abort_uploads as abort_uploads
 from store.aborted_uploads import list_aborted_uploads as list_aborted_uploads
 from store.errors import AccessDeniedError, AtlasError, ConfigError, ObjectStoreError
-from store.object_errors import explain, redact, trouble_of
+from store.object_errors import CREDENTIALS, explain, redact, trouble_of
 from store.s3_place import ATTEMPTS, CONNECT_S, REQUEST_S, Place, find_place, has_keys
 from store.s3_place import public_environment as public_environment
 
@@ -56,8 +56,6 @@ _REFUSED_IN_KEYS = re.compile(r"[^\w!.*'()@=+,:~ /-]|//|(?:^|/)\.\.?(?:/|$)|^/")
 
 _PATTERN = re.compile(r"[*?\[]")
 
-_SIGNED = re.compile(r"(?i)[?&](x-amz-|sig=|signature=|access_key=|secret_key=|session_token=)")
-
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
@@ -72,8 +70,15 @@ class Bucket(pafs.S3FileSystem):  # type: ignore[misc]
     def delete_file(self, path: str) -> None:
         """Delete an object through delta-rs; pyarrow would put an empty one for its folder."""
         bucket, _, key = path.partition("/")
-        root = f"s3://{bucket}"
-        DeltaStorageHandler(root, storage_options(root)).delete_file(key)
+        if bucket not in self._deleters:  # each has connections and credentials of its own
+            root = f"s3://{bucket}"
+            self._deleters[bucket] = DeltaStorageHandler(root, storage_options(root))
+        self._deleters[bucket].delete_file(key)
+
+    @cached_property
+    def _deleters(self) -> dict[str, DeltaStorageHandler]:
+        """By bucket; as old as this file system, of which there is one a place."""
+        return {}
 
 
 def is_remote(uri: str) -> bool:
@@ -150,11 +155,10 @@ def check_no_credentials(uri: str) -> None:
     Raises:
         ConfigError: it has a user, a password or a signature.
     """
-    scheme, _, rest = uri.partition("://")
-    authority = rest.partition("/")[0]
-    is_account = scheme.lower() in ("abfs", "abfss", "wasb", "wasbs") and ":" not in authority
-    if ("@" in authority and not is_account) or _SIGNED.search(rest):
-        place = f"{scheme}://{authority.rpartition('@')[2].partition('?')[0]}"
+    if found := CREDENTIALS.search(uri):
+        scheme, _, rest = uri.partition("://")
+        rest = uri[found.end() :] if found[0].endswith("@") else rest
+        place = f"{scheme}://{re.split('[/?]', rest)[0]}"
         advice = "download the file first, or name one that needs none"
         if is_s3(uri):
             advice = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
@@ -169,7 +173,8 @@ def _split(uri: str) -> str:
     bucket, _, key = uri.partition("://")[2].partition("/")
     key = key.rstrip("/")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}", bucket):
-        raise ConfigError(f"{redact(uri)!r} names no bucket: expected such as s3://bucket/atlas")
+        said = redact(uri.partition(":")[0] + "://…" if ":" in bucket else uri)
+        raise ConfigError(f"{said!r} names no bucket: expected such as s3://bucket/atlas")
     if found := _REFUSED_IN_KEYS.search(key):
         raise ConfigError(f"an atlas cannot lie in {uri}: choose a key without {found[0]!r}")
     return f"{bucket}/{key}" if key else bucket

@@ -11,7 +11,8 @@ import pyarrow as pa
 FORMAT = 2
 """Version of the tables, written to each as the property `qkatlas.format`.
 
-In format 1 no table has merged files (`c-<n>-…`), which a program of that time would show for ever.
+A program that knows only format 1 would show merged files (`c-<n>-…`) for ever, dropped or not; a
+table that lists some is made format 2 by the first compaction that finds it otherwise.
 """
 
 FORMAT_PROPERTY = "qkatlas.format"

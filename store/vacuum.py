@@ -26,9 +26,11 @@ from deltalake.transaction import RemoveAction
 
 from store import clock
 from store.aborted_uploads import abort_uploads, list_aborted_uploads
+from store.checkpoint import LOG
+from store.creation import PROBE
 from store.errors import AtlasError, CommitError, ConfigError
 from store.files import filesystem, join
-from store.listed import removal_moment
+from store.listed import removal_moment, written_at
 from store.object_errors import redact
 from store.object_store import ask_again, asked_again, explain_for, explains
 from store.schema import TABLES
@@ -93,6 +95,7 @@ def vacuum(
         _delete_unlisted(uri, table, retention, dry_run, done)
         watch.advance(1, table)
     _delete_states(uri, retention, dry_run, done)
+    _delete_probes(uri, retention, dry_run, done)
     _end_uploads(uri, retention, dry_run, done)
     watch.finish()
     return done
@@ -116,7 +119,7 @@ def _unlist(uri: str, table: str, retention: timedelta, dry_run: bool) -> list[s
             return sorted({*paths, *done})
         tried |= set(paths)
         try:
-            commit(view.handle, table, _removals(view.handle, table, old), _apps(old))
+            commit(view.handle, table, _removals(uri, view.handle, table, old), _apps(old))
         except (DeltaError, OSError) as error:
             last = error
             if time.monotonic() > end:
@@ -165,8 +168,9 @@ def _are_old(uri: str, table: str, files: pa.Table, retention: timedelta) -> lis
     return [i.type == pafs.FileType.NotFound or _written(i) < limit for i in infos]
 
 
-def _removals(handle: DeltaTable, table: str, files: pa.Table) -> list[RemoveAction]:
-    moment = removal_moment(handle)
+def _removals(uri: str, handle: DeltaTable, table: str, files: pa.Table) -> list[RemoveAction]:
+    entry = f"{table}/{LOG}/{handle.version():020}.json"
+    moment = removal_moment(handle, written_at(uri, [entry]))
     names = TABLES[table].partitions
     return [
         RemoveAction(row["raw"], True, moment, row["size"], {k: str(row[k]) for k in names})
@@ -231,6 +235,23 @@ def _delete_states(uri: str, retention: timedelta, dry_run: bool, done: Vacuumed
             asked_again(uri, partial(_delete, system, info.path))
         done.deleted.append(f"{FOLDER}/{path}")
         done.n_bytes += info.size
+
+
+def _delete_probes(uri: str, retention: timedelta, dry_run: bool, done: Vacuumed) -> None:
+    """Delete what a killed creation of an atlas left of its trial of the store."""
+    system, root = filesystem(uri)
+    limit = clock.now() - retention
+    for folder in asked_again(uri, partial(system.get_file_info, pafs.FileSelector(root))):
+        if folder.type != pafs.FileType.Directory or not folder.base_name.startswith(PROBE):
+            continue
+        listing = pafs.FileSelector(folder.path, allow_not_found=True, recursive=True)
+        for info in asked_again(uri, partial(system.get_file_info, listing)):
+            if info.type != pafs.FileType.File or _written(info) >= limit:
+                continue
+            if not dry_run:
+                asked_again(uri, partial(_delete, system, info.path))
+            done.deleted.append(folder.base_name + info.path[len(folder.path) :])
+            done.n_bytes += info.size
 
 
 def _delete(system: pafs.FileSystem, path: str) -> None:

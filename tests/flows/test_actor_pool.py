@@ -153,7 +153,10 @@ def test_when_no_actor_finds_a_place_the_note_says_what_there_is() -> None:
     pool.close()
 
 
-def test_the_note_says_what_workers_do_before_one_has_loaded() -> None:
+def test_the_note_says_what_workers_do_before_one_has_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flows.actor_pool._START_S", 600)
     pool = make_pool(("forever", ""))
     outcomes = run_on_actors([("plain", "a")], pool)
     notes = [outcome.note for outcome in (next(outcomes),) if isinstance(outcome, Moved)]
@@ -169,6 +172,10 @@ def test_a_worker_that_failed_is_told_where_no_other_finds_room(
 ) -> None:
     monkeypatch.setattr("flows.actor_pool.MAX_DEATHS", 1)
     pool = make_pool(("nowhere", ""), ("die", ""), wait_s=1.0)
+    pool.ask(2)
+    while len(coming := pool.references()) > 2:  # the other one's, which never come
+        for reference in ray.wait(coming, timeout=30)[0]:
+            pool.settle(reference)
     with pytest.raises(ConfigError, match=r"no worker found room .*another one failed: ActorDied"):
         run_units([("plain", str(n)) for n in range(2)], pool)
     pool.close()

@@ -161,6 +161,28 @@ def test_a_commit_that_went_through_unnoticed_is_found_after_a_merge(
     assert {file.table for file in kept} == {lake_table(mine)}
 
 
+def test_files_whose_put_is_on_its_way_stay_though_their_shard_was_dropped(
+    lake: Lake, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = write_shard(root, "bb", [(5, 0, 1)])
+    commit = DeltaTable.create_write_transaction
+    held: list[tuple[Any, dict[str, Any]]] = []
+
+    def time_out(*arguments: Any, **named: Any) -> None:
+        if held:
+            return commit(*arguments, **named)
+        held.append((arguments, named))
+        Lake(lake.uri).commit_rows(SHARDS, [{**mine.row, "status": "dropped", "reason": "test"}])
+        raise OSError("operation timed out")
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", time_out)
+    assert lake.commit(SHARDS, [mine]) == []
+    commit(*held[0][0], **held[0][1])
+    assert own(lake, "bb")
+    assert own(lake, "bb") <= paths_on_disk(root)
+    assert not any((root / f.table / f.path).exists() for f in mine.files if f.table == "tokens")
+
+
 def lake_table(unit: Unit) -> str:
     """The table that a unit's first commit is of."""
     return next(table for table in SHARDS.data_tables if table in {f.table for f in unit.files})

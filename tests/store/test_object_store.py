@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 import s3fs  # type: ignore[import-untyped]
+from botocore.exceptions import NoCredentialsError  # type: ignore[import-untyped]
 from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.object_store import KEY, REGION, SECRET, ObjectStore, run_object_store
-from store import object_store, s3_place
+from store import creation, object_errors, object_store, s3_place
 from store.errors import (
     AccessDeniedError,
     AtlasError,
@@ -206,6 +207,9 @@ def test_a_store_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
     ("uri", "said"),
     [
         ("s3://me:hush@lab/a", "s3://lab holds credentials"),
+        ("s3://me:9/hush@lab/a", "s3://lab holds credentials|names no bucket"),
+        ("s3://me:a/hush@hush@lab/a", "s3://lab holds credentials"),
+        ("s3://me:hush/a", "names no bucket"),
         ("https://lab/a.txt?X-Amz-Signature=hush", "https://lab holds .*download the file first"),
         ("s3://lab/a?access_key=hush", "s3://lab holds credentials"),
         ("s3://lab/a%20b", "choose a key without '%'"),
@@ -229,6 +233,7 @@ def test_uris_that_no_atlas_can_have(uri: str, said: str) -> None:
         f"<?xml version='1.0'?><Error><Code>ExpiredToken</Code><Token-0>{SECRET}x</Token-0>",
         f"GET http://x/a?X-Amz-Credential={KEY}%2F2026&X-Amz-Signature=abcdef0123",
         f"http://{KEY}:{SECRET}@minio.lab:9000 refused",
+        "https://me:abcdef/0123@minio.lab:9000 refused",
         "secret_access_key='abcdef0123' session_token: abcdef0123",
         "key ASIAIOSFODNN7EXAMPLE",
         "<Error><AWSAccessKeyId>abcdef0123</AWSAccessKeyId></Error>",
@@ -273,6 +278,55 @@ def test_texts_of_all_three_libraries_are_understood() -> None:
         "Parquet magic bytes not found in footer": None,
     }
     assert {text: trouble_of(OSError(text)) for text in texts} == texts
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "s3://lab/timeout-runs/queries/model=m/a.parquet",
+        "lab/runs/queries/model=timeout-x/a.parquet",
+        "s3://lab/my timeout runs/a.parquet",
+    ],
+)
+def test_words_in_a_path_are_no_trouble_of_the_store(path: str) -> None:
+    for text in ("'{}': Parquet magic bytes not found", "{}: read less than 9 bytes"):
+        error = OSError(text.format(path.removeprefix("s3://")))
+        assert trouble_of(error, path) is None
+        assert trouble_of(OSError(text.format(path)), path) is None
+    assert trouble_of(OSError(f"error for url ({path}): operation timed out"), path) == "network"
+    assert trouble_of(OSError("<h1>Gateway</h1><p>timeout</p>"), path) == "network"
+
+
+# what is long
+
+
+LIMIT = 300 + 2 * 4_096
+
+
+def test_only_the_beginning_of_a_long_text_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = list[int]()
+
+    class Counting:
+        def sub(self, put: str, text: str) -> str:
+            lengths.append(len(text))
+            return text
+
+    assert redact("a" * 200_000) == "a" * 299 + "…"
+    monkeypatch.setattr(object_errors, "_SHOWN", [(Counting(), "")])
+    redact("a" * 200_000)
+    assert lengths == [LIMIT]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("filler", [" ", "x", f"{KEY} "])
+def test_a_secret_at_the_end_of_what_is_searched_is_gone(form: str, filler: str) -> None:
+    secret = "ghijGHIJ2345"
+    for back in range(len(form) + len(secret)):
+        before = (filler * LIMIT)[: LIMIT - back - 1] + " "
+        shown = redact(f"{before}{form.format(secret)} and so on", longest=LIMIT)
+        assert "ghi" not in shown
+        shown = redact(f"{before}{form.format(secret)} and so on")
+        assert "ghi" not in shown
 
 
 # files on their way
@@ -331,6 +385,38 @@ def test_uploads_of_killed_workers_are_found_and_ended(store: ObjectStore) -> No
     abort_uploads(ATLAS, found)  # another may have been faster
     left = client.list_multipart_uploads(Bucket="lab")["Uploads"]
     assert [upload["Key"] for upload in left] == keys[2:]
+
+
+def test_one_client_deletes_all_files_of_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[str]()
+    real = object_store.DeltaStorageHandler
+
+    def make(root: str, options: dict[str, str] | None) -> object:
+        made.append(root)
+        return real(root, options)
+
+    monkeypatch.setattr(object_store, "DeltaStorageHandler", make)
+    for turn in range(2):
+        object_store._bucket.cache_clear()
+        for number in range(3):
+            where, root = filesystem(ATLAS)
+            with where.open_output_stream(f"{root}/gone-{number}") as stream:
+                stream.write(b"x")
+            where.delete_file(f"{root}/gone-{number}")
+            assert where.get_file_info(f"{root}/gone-{number}").type == pafs.FileType.NotFound
+        assert made == ["s3://lab"] * (turn + 1)
+
+
+def test_trouble_with_tidying_up_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[str]()
+
+    def refuse(self: object, path: str, recursive: bool) -> None:
+        calls.append(path)
+        raise NoCredentialsError
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "rm", refuse)
+    creation._delete(f"{ATLAS}/_probe-0")
+    assert calls == ["lab/my/atlas/_probe-0"]
 
 
 def test_a_disk_has_no_uploads(tmp_path: Path) -> None:

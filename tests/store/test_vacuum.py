@@ -1,6 +1,7 @@
 """What nobody sees is deleted once it is a day old, and nothing else ever is."""
 
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -39,6 +40,53 @@ def yesterday(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     real = clock.now
     monkeypatch.setattr(clock, "now", lambda: real() - DAY)
     return monkeypatch
+
+
+def test_a_clock_that_was_ahead_is_not_handed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merged files are as old as they are, and so is what they took the place of."""
+    lake = make_lake(tmp_path, 2)
+    real = clock.now
+    with monkeypatch.context() as ahead:
+        ahead.setattr(clock, "now", lambda: real() + timedelta(days=365))
+        lake.commit(SHARDS, [write_shard(tmp_path, "ahead", [(9, 0, 1)])])
+    compact(lake.uri)
+    lake.commit(SHARDS, [write_shard(tmp_path, "late", [(12, 0, 1)])])
+    compact(lake.uri)
+    drop(lake, corpus="texts")
+    age(tmp_path, ".parquet")
+    monkeypatch.setattr("store.clock.now", a_day_ahead)
+    vacuum(lake.uri)
+    left = [path for table in ("queries", "keys", "tokens") for path in listed(lake.uri, table)]
+    assert left == []
+    logs = "".join(entry.read_text() for entry in tmp_path.glob("*/_delta_log/*.json"))
+    removed = [int(moment) for moment in re.findall(r'"deletionTimestamp":(\d+)', logs)]
+    assert len(removed) > 20
+    assert max(removed) <= clock.milliseconds(clock.now())
+
+
+def test_moments_of_removals_and_listings_are_bounded_by_the_disk() -> None:
+    now = clock.milliseconds(clock.now())
+    ahead, behind = now + 10**10, now - 10**10
+    assert clock.removal_time(behind, ahead, now + 500) == pytest.approx(now + 500, abs=499)
+    assert clock.removal_time(ahead, 0, now) == ahead
+    assert clock.listing_time(ahead, behind) == pytest.approx(now, abs=10**5)
+    assert clock.listing_time(ahead, now + 10**6) == now + 10**6
+
+
+def test_what_a_killed_creation_left_is_deleted_when_it_is_old(tmp_path: Path) -> None:
+    lake = make_lake(tmp_path, 1)
+    for name in ("_probe-0ld", "_probe-new", "mine"):
+        log = tmp_path / name / "0" / "_delta_log"
+        log.mkdir(parents=True)
+        (log / f"{name}.json").write_text("{}")
+    age(tmp_path, "_probe-0ld", "mine")
+    wanted = ["_probe-0ld/0/_delta_log/_probe-0ld.json"]
+    assert vacuum(lake.uri, dry_run=True).deleted == wanted
+    done = vacuum(lake.uri)
+    assert (done.deleted, done.n_bytes) == (wanted, 2)
+    assert {path.stem for path in tmp_path.glob("*/0/_delta_log/*")} == {"_probe-new", "mine"}
 
 
 def test_short_retention_is_refused(tmp_path: Path) -> None:
