@@ -38,15 +38,28 @@ def test_a_typed_run_has_ray_and_the_server_on_which_runs_queue() -> None:
     assert any("/srv/qkatlas/runs" in each for each in SERVICES[service]["volumes"])
 
 
-def test_a_worker_whose_node_died_ends_so_that_it_is_started_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("prefect", "ended"),
+    [
+        ("exec tail -f /dev/null", signal.SIGTERM),
+        ("trap '' TERM; while :; do /bin/sleep 0.1; done", signal.SIGKILL),
+    ],
+)
+def test_a_worker_whose_node_died_ends_so_that_it_is_started_anew(
+    tmp_path: Path, prefect: str, ended: int
+) -> None:
     """It lives through seven answers missed, and a good one begins the count anew."""
     answers = 'echo >>"$FOLDER/asked"; test "$(wc -l <"$FOLDER/asked")" -eq 8'
     environment = write_commands(
-        tmp_path, ray="exit 0", python=answers, sleep="exit 0", prefect="exec tail -f /dev/null"
+        tmp_path,
+        ray="exit 0",
+        python=answers,
+        sleep='test "$1" -lt 300 || /bin/sleep 1',
+        prefect=prefect,
     )
     process = start_worker(environment)
     try:
-        assert process.wait(60) == -signal.SIGTERM
+        assert process.wait(60) == -ended
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
