@@ -260,7 +260,8 @@ def find_seats(workers: WorkerSpec) -> list[ActorGroup]:
 def note_idle_gpus(workers: WorkerSpec) -> str:
     """What to say of a cluster's GPUs that a run does not use; empty where there is nothing."""
     n_gpus = ray.cluster_resources().get("GPU", 0.0) if ray_address() else 0.0
-    if not n_gpus or any(group.num_gpus for group in (*workers.actor_groups, workers.task_spec)):
+    booked = [*(group.num_gpus for group in workers.actor_groups), workers.task_spec.num_gpus]
+    if not n_gpus or any(booked):
         return ""
     return (
         f"the cluster has {n_gpus:g} GPU(s) and this run books none, so it computes on CPUs: set "
