@@ -127,7 +127,7 @@ def test_results_do_not_pile_up_in_rays_store(two: ActorPool) -> None:
 def test_capture_begins_with_the_first_actor_that_is_loaded() -> None:
     pool = make_pool(("forever", ""), ("plain", ""))
     assert len(done(run_units([("plain", str(n)) for n in range(4)], pool))) == 4
-    assert len(pool.references()) == 1  # the other one loads still
+    assert len(pool.references()) in (1, 2)  # the other one loads still, or has no place yet
     pool.close()
 
 
