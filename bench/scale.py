@@ -50,7 +50,12 @@ AIMS = (
 )
 
 
-def measure(text: Annotated[Path, typer.Argument(help="Plain text, a paragraph a line.")]) -> None:
+Text = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="Plain text, a paragraph a line.")
+]
+
+
+def measure(text: Text) -> None:
     """Run both parts, show the figures beside their aims, end with a line of JSON."""
     found = _run("bench.scale_capture", "measure", str(text)) | _run("bench.scale_store")
     table = Table("figure", "measured", "aim", "")

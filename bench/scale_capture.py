@@ -1,10 +1,10 @@
 """Capture at scale, as ratios of runs in one process tree: workers, driver, memory, no news.
 
 `python -m bench.scale_capture measure TEXT` captures sentences with MiniLM on a cluster of this
-machine whose workers have a thread each: with one worker and with two, as one shard and as a
-hundred, and as a thousand; then it runs again over a thousand files in which nothing is new. Each
-run has a process of its own, so that its CPU time and peak memory are its own. The last line is
-JSON.
+machine whose workers have a core each, to compute, encode and compress on: with one worker and
+with two, as one shard and as a hundred, and as a thousand; then it runs again over a thousand files
+in which nothing is new. Each run has a process of its own, so that its CPU time and peak memory are
+its own. The last line is JSON.
 """
 
 import json
@@ -38,10 +38,15 @@ app = typer.Typer(add_completion=False)
 
 FOLDER = BUILD / "scale-capture"
 
+_ROWS = 16
+"""Of a shard of the long run: some 1,300 tokens, where a run's own default is a million."""
+
 
 @app.command()
 def measure(
-    text: Annotated[Path, typer.Argument(help="Plain text, a paragraph a line.")],
+    text: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Plain text, a paragraph a line.")
+    ],
     sequences: Annotated[int, typer.Option(help="Sentences of the runs with one worker.")] = 2_000,
     shards: Annotated[int, typer.Option(help="Shards of the long run.")] = 1_000,
     files: Annotated[int, typer.Option(help="Files of the run without news.")] = 1_000,
@@ -50,13 +55,13 @@ def measure(
     prepare_environment()
     rmtree(FOLDER, ignore_errors=True)
     lines = [line for line in text.read_text("utf-8").splitlines() if len(line.split()) > 5]
-    with run_local_cluster(nodes=2) as cluster:
+    with run_local_cluster(nodes=2, pinned=True) as cluster:
         one = run_apart(cluster, "one", lines[:sequences], sequences // 20, workers=1)
         two = run_apart(cluster, "two", lines[:sequences], sequences // 20, workers=2)
         whole = run_apart(cluster, "whole", lines[:100], 100, workers=1)
         hundred = run_apart(cluster, "hundred", lines[:2_000], 20, workers=1)
-        many = (lines * (1 + shards * 4 // len(lines)))[: shards * 4]
-        long = run_apart(cluster, "long", many, 4, workers=2)
+        many = (lines * (1 + shards * _ROWS // len(lines)))[: shards * _ROWS]
+        long = run_apart(cluster, "long", many, _ROWS, workers=2)
     ratios = {
         "two_workers_over_one": two["tokens_per_s"] / one["tokens_per_s"],
         "driver_share": long["driver_cpu_s"] / (long["driver_cpu_s"] + long["worker_cpu_s"]),

@@ -47,7 +47,10 @@ class LocalCluster:
     _process: subprocess.Popen[str] = field(repr=False)
 
     def add_node(self, **booked: Any) -> str:
-        """Start a node that has these resources (`num_cpus=1`); returns its id."""
+        """Start a node that has these resources (`num_cpus=1`); returns its id.
+
+        With `core=1` it runs on that core alone.
+        """
         node = str(self._ask("add", booked))
         self.nodes.append(node)
         return node
@@ -87,6 +90,7 @@ def run_local_cluster(
     num_cpus: float = 1,
     python: str = sys.executable,
     environment: Mapping[str, str] | None = None,
+    pinned: bool = False,
 ) -> Iterator[LocalCluster]:
     """A cluster of a head and so many nodes, for as long as the block runs.
 
@@ -95,6 +99,7 @@ def run_local_cluster(
         num_cpus: of each.
         python: runs the cluster and its workers.
         environment: in place of this process's.
+        pinned: each node, with all its workers, has one core of this machine to itself.
     """
     folder = tempfile.mkdtemp(prefix="qk", dir="/tmp")  # socket names have little room
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -114,8 +119,10 @@ def run_local_cluster(
         address = json.loads(process.stdout.readline())
         found = {**base, "RAY_ADDRESS": address}
         cluster = LocalCluster(address, found, [], process.pid, process)
-        for _ in range(nodes):
-            cluster.add_node(num_cpus=num_cpus)
+        cores = sorted(os.sched_getaffinity(0)) if pinned else []
+        for number in range(nodes):
+            core = {"core": cores[number % len(cores)]} if cores else {}
+            cluster.add_node(num_cpus=num_cpus, **core)
         yield cluster
     finally:
         _end(process)
@@ -156,7 +163,10 @@ def serve() -> None:
     for line in sys.stdin:
         what, argument = json.loads(line)
         if what == "add":
-            node = cluster.add_node(**common, **argument)
+            mine = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, {argument.pop("core")} if "core" in argument else mine)
+            node = cluster.add_node(**common, **argument)  # its processes inherit the core
+            os.sched_setaffinity(0, mine)
             nodes[node.node_id] = node
             _say(out, node.node_id)
         else:

@@ -1,14 +1,16 @@
 """Several files of one head or map as one: the same rows in the same order, read in pieces.
 
 Apart from `compaction`, which says what is merged and makes it count. Inputs whose sequences follow
-each other are copied one behind the other; where they lie in between each other (a corpus file grew
-after its neighbour was captured), they are merged by sequence. Row groups end at a sequence's end,
-as those of capture do, and every page of the inputs is checked as it is read.
+each other are copied one behind the other, those of vectors without being decoded; where they lie
+in between each other (a corpus file grew after its neighbour was captured), they are merged by
+sequence. Row groups end at a sequence's end, as those of capture do, and every page of the inputs
+is checked as it is read.
 """
 
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +27,7 @@ from store.object_store import explained
 from store.outgoing import write_whole
 from store.scan import readable, refuse_more_open
 from store.schema import TABLES
+from store.stitching import PageWriter, Piece, Unalike, may_stitch, read_row_groups
 from store.vectors import Ints
 
 ROWS_PER_GROUP = {"points": 16_384, "tokens": 16_384}
@@ -90,27 +93,67 @@ def merge(uri: str, group: Group, number: int) -> WrittenFile:
     owner = f"{group.map_id}-" if group.map_id else ""
     name = f"c-{number}-{owner}{secrets.token_hex(8)}.parquet"
     path = partition_folder(group.partition) + name
-    n_rows, first, last = 0, None, None
-
-    def write(stream: Any) -> None:
-        nonlocal n_rows, first, last
-        paths = [join(root, group.table, file.path) for file in group.files]
-        with open_writer(group.table, stream) as writer:
-            for rows in _readable(uri, group, paths, system):
-                writer.write_table(rows, row_group_size=len(rows))
-                n_rows += len(rows)
-                if group.files[0].first is not None:
-                    first = rows["sequence_id"][0].as_py() if first is None else first
-                    last = rows["sequence_id"][-1].as_py()
-        _check_rows(group, n_rows)
-
+    paths = [join(root, group.table, file.path) for file in group.files]
+    written = partial(write_whole, uri, f"{group.table}/{path}")
+    out = _Output(uri, group, paths, system)
     try:
-        size = write_whole(uri, f"{group.table}/{path}", write)
+        try:
+            size = written(
+                out.stitch if may_stitch(group.table) and _is_apart(group) else out.write
+            )
+        except Unalike:
+            size = written(out.write)
     except OSError as error:
         if better := refuse_more_open(error):
             raise better from None
         raise
-    return WrittenFile(group.table, path, group.partition, n_rows, size, first, last)
+    return WrittenFile(group.table, path, group.partition, out.n_rows, size, out.first, out.last)
+
+
+@dataclass
+class _Output:
+    """The file that a group becomes, and what was written of it."""
+
+    uri: str
+    group: Group
+    paths: Sequence[str]
+    system: pafs.FileSystem
+    n_rows: int = 0
+    first: int | None = None
+    """Sequence id; None in tables without."""
+    last: int | None = None
+
+    def stitch(self, stream: Any) -> None:
+        """Write the inputs' pages as they are."""
+        writer, read = PageWriter(stream, self.group.table), _stitched(self)
+        for pieces in read:
+            writer.write(pieces)
+            self._note(pieces[0].sequences[0], pieces[-1].sequences[1])
+        writer.close()
+        self.n_rows = writer.n_rows
+        _check_rows(self.group, self.n_rows)
+
+    def write(self, stream: Any) -> None:
+        """Write the inputs' rows, encoded anew."""
+        self.n_rows, self.first = 0, None
+        with open_writer(self.group.table, stream) as writer:
+            for rows in _readable(self.uri, self.group, self.paths, self.system):
+                writer.write_table(rows, row_group_size=len(rows))
+                self.n_rows += len(rows)
+                if self.group.files[0].first is not None:
+                    ids = rows["sequence_id"]
+                    self._note(ids[0].as_py(), ids[-1].as_py())
+        _check_rows(self.group, self.n_rows)
+
+    def _note(self, first: int, last: int) -> None:
+        self.first = first if self.first is None else self.first
+        self.last = last
+
+
+def _stitched(out: _Output) -> Iterator[list[Piece]]:
+    """Row groups of a group's files; trouble with reading, and no other, is named."""
+    with readable(out.group.table, out.paths, out.system, out.uri), explained(out.uri):
+        yield from read_row_groups(out.group.table, out.paths, out.system)
 
 
 def find_damaged(uri: str, group: Group) -> dict[str, str]:
@@ -208,16 +251,20 @@ def _scan_ahead(
     yield from scanner.to_batches()
 
 
+def _is_apart(group: Group) -> bool:
+    """Whether each file's sequences come behind those of the file before."""
+    ends = [(file.first, file.last) for file in group.files]
+    return all(
+        before[1] is not None and after[0] is not None and before[1] < after[0]
+        for before, after in pairwise(ends)
+    )
+
+
 def _runs(
     group: Group, paths: Sequence[str], system: pafs.FileSystem
 ) -> list[tuple[int, int]] | None:
     """Runs of (file, rows) that give sorted sequences; None where file after file does."""
-    ends = [(file.first, file.last) for file in group.files]
-    apart = all(
-        before[1] is not None and after[0] is not None and before[1] < after[0]
-        for before, after in pairwise(ends)
-    )
-    if apart:
+    if _is_apart(group):
         return None
     sequences = [_sequences(path, system) for path in paths]
     ids = np.concatenate([own for own, _ in sequences])
