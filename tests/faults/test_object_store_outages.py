@@ -186,11 +186,11 @@ def test_maintenance_beside_broken_requests_loses_nothing(
     """A part of all requests fails: maintenance ends, or says that the store is silent."""
     monkeypatch.setattr(store.object_store, "ATTEMPTS", 3)
     before = contents(mapped)
-    for work in (compact, vacuum, checkpoint, check):
-        for fault in (Fault("error", turn=(1, 7)), Fault("cut_reply", turn=(1, 9))):
-            site.proxy.set(fault)
-            with suppress(ObjectStoreError):
-                work(mapped)
+    errors, cuts = Fault("error", turn=(1, 7)), Fault("cut_reply", turn=(1, 9))
+    for work, fault in ((compact, cuts), (vacuum, errors), (checkpoint, cuts), (check, errors)):
+        site.proxy.set(fault)
+        with suppress(ObjectStoreError):
+            work(mapped)
     assert sum(site.proxy.counts().values()) > 0
     site.proxy.set()
     assert contents(mapped) == before

@@ -5,6 +5,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -164,11 +165,11 @@ def nightly(root: Path, n_days: int) -> Lake:
 
 @contextmanager
 def few_open_files(n: int) -> Iterator[None]:
-    """A process that may open so many files more than it has open."""
+    """A process that may open so many files more: the limit is on their numbers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + n, hard)
-    )
+    taken = {int(name) for name in os.listdir("/proc/self/fd")}
+    free = (number for number in count() if number not in taken)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(islice(free, n, None)), hard))
     try:
         yield
     finally:
@@ -193,7 +194,7 @@ def test_too_many_open_files_are_no_damage(tmp_path: Path) -> None:
     files = Snapshot.load(lake.uri).files("tokens")
     with few_open_files(20), pytest.raises(OpenFilesError, match=r"no more files .*ulimit -n"):
         merge(lake.uri, group, 1)
-    with few_open_files(-3):
+    with few_open_files(0):
         with pytest.raises(OpenFilesError, match=r"no more files .*ulimit -n"):
             open_table(lake.uri, "tokens")
         with pytest.raises(OpenFilesError, match=r"no more files .*ulimit -n"):
