@@ -18,7 +18,7 @@ from ray.exceptions import (
 )
 
 from flows.actor_pool import ActorPool
-from flows.attempts import MAX_DEATHS, Done, Failed, Moved
+from flows.attempts import MAX_DEATHS, Attempted, Attempts, Done, Failed, Moved
 from flows.capture_loop import run_on_actors
 from flows.cluster import explain_death, is_never_started
 from store.errors import StageError
@@ -102,6 +102,25 @@ def test_a_place_where_everything_dies_is_given_up_and_no_unit(
     works = [("sleep", f"{0.2 + n / 100}") for n in range(12)]
     assert run_units(works, pool) == (set(works), set())
     assert len(pool._seats) in (1, 2)  # two where the sound one did most of the work
+    pool.close()
+
+
+def test_three_different_units_condemn_a_place_unless_it_is_the_last() -> None:
+    pool = make_pool(("plain", ""), ("plain", ""))
+    pool.ask(2)
+    seat, other = pool._seats
+    units = [Attempted(number, n_deaths=1) for number in range(3)]
+    seat.died = [units[0]] * 3 + [units[1]]
+    assert not pool.is_bad(seat), "two culprits are no proof"
+    seat.died = units
+    assert pool.is_bad(seat)
+    Attempts(()).take_back(units)
+    assert [unit.n_deaths for unit in units] == [0, 0, 0]
+    pool._seats.remove(other)
+    assert not pool.is_bad(seat)
+    pool.release(seat)
+    assert seat.died == []
+    ray.kill(other.actor)
     pool.close()
 
 
