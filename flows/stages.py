@@ -37,8 +37,8 @@ from store.snapshot import Snapshot
 _PLAN_ROUNDS = 10
 _COMMIT_EVERY_S = 5.0
 _COMMIT_ITEMS = 256
-_COMMIT_PAUSE = 50
-"""How many times the last commit's own time the next one waits: 2 % of the driver's time."""
+_COMMIT_PAUSE = 25
+"""How many times the last commit's own time the next one waits: 4 % of the driver's time."""
 _COMMIT_LATEST_S = 60.0
 
 
