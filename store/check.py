@@ -8,7 +8,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, cast
 
@@ -25,12 +24,11 @@ from store.schema import TABLES
 from store.snapshot import GATED_BY, Snapshot, list_files, open_table
 from store.state import read_state
 from store.upkeep import DEFAULT_THREADS, Unwatched, View, Watch, in_threads, read_rows
+from store.vacuum import MIN_RETENTION, written
 from store.visibility import parse_file_name, read_coverage, visible
 
 Place = tuple[str, tuple[tuple[str, Any], ...]]
 """A table and the values of its partition columns."""
-
-ORPHAN_AGE = timedelta(hours=24)
 
 _COLUMNS = (
     "shard_id",
@@ -316,7 +314,7 @@ def _check_states(uri: str, maps: pa.Table, report: Report) -> None:
 def _find_orphans(uri: str, table: str) -> list[str]:
     """Parquet files of a table's folder that its log does not list, older than a day."""
     system, root = filesystem(uri)
-    folder, limit = join(root, table), clock.now() - ORPHAN_AGE
+    folder, limit = join(root, table), clock.now() - MIN_RETENTION
     listing = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
     infos = asked_again(uri, partial(system.get_file_info, listing))
     listed = set(list_files(open_table(uri, table), table)["path"].to_pylist())
@@ -327,10 +325,5 @@ def _find_orphans(uri: str, table: str) -> list[str]:
         and (path := info.path[len(folder) :].lstrip("/")).endswith(".parquet")
         and not path.startswith("_")
         and path not in listed
-        and (moment := info.mtime) is not None
-        and _aware(moment) < limit
+        and written(info) < limit
     ]
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

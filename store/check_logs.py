@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from store.checkpoint import LOG
 from store.files import filesystem, join
+from store.log_trouble import LOG
 from store.object_errors import trouble_of
 from store.object_store import asked_again
 

@@ -6,12 +6,11 @@ from functools import partial
 import pyarrow.fs as pafs
 
 from store.files import filesystem, join
+from store.log_trouble import LOG
 from store.object_store import asked_again, explains
 from store.schema import TABLES
 from store.snapshot import open_table
 from store.upkeep import Unwatched, Watch
-
-LOG = "_delta_log"
 
 
 @dataclass(frozen=True)

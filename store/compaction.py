@@ -333,7 +333,7 @@ def _discard(uri: str, files: Sequence[WrittenFile]) -> None:
 def _actions(
     uri: str, handle: DeltaTable, merged: Sequence[tuple[Group, WrittenFile]]
 ) -> list[AddAction | RemoveAction]:
-    disk_ms = written_at(uri, [f"{file.table}/{file.path}" for _, file in merged])
+    disk_ms = written_at(uri, f"{merged[-1][1].table}/{merged[-1][1].path}")
     moment = removal_moment(handle, disk_ms)
     listed = clock.listing_time(moment, disk_ms)
     actions: list[AddAction | RemoveAction] = []

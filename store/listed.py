@@ -94,7 +94,7 @@ def removals(
     """
     if not files:
         return []
-    moment = removal_moment(handle, written_at(uri, [f"{file.table}/{file.path}" for file in new]))
+    moment = removal_moment(handle, written_at(uri, f"{new[-1].table}/{new[-1].path}"))
     return [
         RemoveAction(file.path, True, moment, file.size, dict(file.partition))
         for own in files.values()
@@ -102,20 +102,16 @@ def removals(
     ]
 
 
-def written_at(uri: str, paths: Sequence[str]) -> int:
-    """When the last of some files was written by the clock of the disk or store, in milliseconds.
+def written_at(uri: str, path: str) -> int:
+    """When a file was written by the clock of the disk or store, in milliseconds.
 
     Args:
         uri: of the atlas.
-        paths: below it; the last is asked for. Where it is gone or the store does not say, it is
-            a time that nobody sees.
+        path: below it. Where it is gone or the store does not say, it is a time that nobody sees.
     """
     system, root = filesystem(uri)
-    infos = asked_again(
-        uri, lambda: system.get_file_info([join(root, path) for path in paths[-1:]])
-    )
-    found = [info.mtime_ns // 10**6 for info in infos if info.mtime_ns is not None]
-    return int(found[0]) if found else _NEVER_MS
+    info = asked_again(uri, lambda: system.get_file_info(join(root, path)))
+    return _NEVER_MS if info.mtime_ns is None else int(info.mtime_ns // 10**6)
 
 
 def removal_moment(handle: DeltaTable, disk_ms: int) -> int:

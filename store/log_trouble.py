@@ -15,7 +15,7 @@ from store.errors import AtlasFormatError
 from store.files import filesystem, join
 from store.object_store import is_remote
 
-_LOG = "_delta_log"
+LOG = "_delta_log"
 _ENTRY = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\b.*\.parquet")
 
@@ -58,7 +58,7 @@ def refuse_empty_entries(table: DeltaTable, where: str) -> None:
     for name, size in sorted(sizes.items()):
         found = _ENTRY.fullmatch(name)
         if found and begin < int(found[1]) <= version and _is_empty(where, name, size):
-            entry = join(where, _LOG, name)
+            entry = join(where, LOG, name)
             raise AtlasFormatError(
                 f"the Delta log of {where} is damaged ({entry} is empty, expected the commit of "
                 f"version {int(found[1])}): restore it from a copy, or build the atlas anew in an "
@@ -72,7 +72,7 @@ def _is_empty(where: str, name: str, size: int | None) -> bool:
     """Whether a file of a log has no content; the disk is asked where no listing said its size."""
     if size is None:
         with suppress(FileNotFoundError):  # others tidy the log
-            return _size_on_disk(join(where, _LOG, name)) == 0
+            return _size_on_disk(join(where, LOG, name)) == 0
     return size == 0
 
 
@@ -86,11 +86,11 @@ def _list_sizes(where: str, start: int, version: int) -> Iterator[tuple[str, int
     A disk gives no bytes: to ask for those of each file takes long where the log is long.
     """
     if not is_remote(where):
-        for name in os.listdir(join(where, _LOG)):
+        for name in os.listdir(join(where, LOG)):
             yield name, None
         return
     system, root = filesystem(where)
-    folder = join(root, _LOG)
+    folder = join(root, LOG)
     wanted: object = pafs.FileSelector(folder)
     if start >= 0 and version - start <= _FEW:
         numbers = range(start + 1, version + 1)

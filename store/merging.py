@@ -125,8 +125,8 @@ class _Output:
 
     def stitch(self, stream: Any) -> None:
         """Write the inputs' pages as they are."""
-        writer, read = PageWriter(stream, self.group.table), _stitched(self)
-        for pieces in read:
+        writer = PageWriter(stream, self.group.table)
+        for pieces in _stitched(self):
             writer.write(pieces)
             self._note(pieces[0].sequences[0], pieces[-1].sequences[1])
         writer.close()

@@ -24,7 +24,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from store.errors import AtlasError, AtlasFormatError, AtlasNotFoundError, ConfigError
-from store.log_trouble import name_damage, refuse_empty_entries
+from store.log_trouble import LOG, name_damage, refuse_empty_entries
 from store.object_errors import redact
 from store.object_store import ask_again, explain_for, explained, filesystem
 from store.object_store import storage_options as storage_options
@@ -331,7 +331,7 @@ class Snapshot:
 def _has_entry(uri: str, table: str, version: int) -> bool:
     """Whether a table's log has an entry; the newest ones are never cleaned up."""
     system, root = filesystem(uri)
-    path = f"{root.rstrip('/')}/{table}/_delta_log/{version:020d}.json"
+    path = f"{root.rstrip('/')}/{table}/{LOG}/{version:020d}.json"
     with explained(uri):
         return bool(system.get_file_info(path).type == pafs.FileType.File)
 

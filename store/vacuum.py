@@ -26,11 +26,11 @@ from deltalake.transaction import RemoveAction
 
 from store import clock
 from store.aborted_uploads import abort_uploads, list_aborted_uploads
-from store.checkpoint import LOG
 from store.creation import PROBE
 from store.errors import AtlasError, CommitError, ConfigError
 from store.files import filesystem, join
 from store.listed import removal_moment, written_at
+from store.log_trouble import LOG
 from store.object_errors import redact
 from store.object_store import ask_again, asked_again, explain_for, explains
 from store.schema import TABLES
@@ -165,12 +165,12 @@ def _are_old(uri: str, table: str, files: pa.Table, retention: timedelta) -> lis
     paths = [join(root, table, path) for path in files["path"].to_pylist()]
     infos = asked_again(uri, partial(system.get_file_info, paths)) if paths else []
     limit = clock.now() - retention
-    return [i.type == pafs.FileType.NotFound or _written(i) < limit for i in infos]
+    return [i.type == pafs.FileType.NotFound or written(i) < limit for i in infos]
 
 
 def _removals(uri: str, handle: DeltaTable, table: str, files: pa.Table) -> list[RemoveAction]:
     entry = f"{table}/{LOG}/{handle.version():020}.json"
-    moment = removal_moment(handle, written_at(uri, [entry]))
+    moment = removal_moment(handle, written_at(uri, entry))
     names = TABLES[table].partitions
     return [
         RemoveAction(row["raw"], True, moment, row["size"], {k: str(row[k]) for k in names})
@@ -229,7 +229,7 @@ def _delete_states(uri: str, retention: timedelta, dry_run: bool, done: Vacuumed
     named = named_states(uri) if found else set()  # after the listing: states come before rows
     for info in found:
         path = info.path[len(folder) :].strip("/")
-        if info.type != pafs.FileType.File or path in named or _written(info) >= limit:
+        if info.type != pafs.FileType.File or path in named or written(info) >= limit:
             continue
         if not dry_run:
             asked_again(uri, partial(_delete, system, info.path))
@@ -246,7 +246,7 @@ def _delete_probes(uri: str, retention: timedelta, dry_run: bool, done: Vacuumed
             continue
         listing = pafs.FileSelector(folder.path, allow_not_found=True, recursive=True)
         for info in asked_again(uri, partial(system.get_file_info, listing)):
-            if info.type != pafs.FileType.File or _written(info) >= limit:
+            if info.type != pafs.FileType.File or written(info) >= limit:
                 continue
             if not dry_run:
                 asked_again(uri, partial(_delete, system, info.path))
@@ -269,7 +269,7 @@ def named_states(uri: str) -> set[str]:
     return {f"{map_id}/{state}" for map_id, state in named if state}
 
 
-def _written(info: pafs.FileInfo) -> datetime:
+def written(info: pafs.FileInfo) -> datetime:
     """When a file was last written; never, where the store does not say."""
     moment: datetime | None = info.mtime
     if moment is None:
